@@ -1,4 +1,4 @@
-"""Where the real photographs and the golden numbers lie; a test that needs an absent one skips and says so."""
+"""Where the real photographs and the golden numbers lie; tests that need an absent one skip and say so."""
 
 from __future__ import annotations
 
