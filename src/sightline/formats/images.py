@@ -128,7 +128,7 @@ def _save(path: Path, save: Callable[[Path], None]) -> None:
         save(temporary)
 
 
-def read_depth(path: str | Path, depth_scale_mm: float = 1.0) -> Float32[np.ndarray, "h w"]:
+def read_depth(path: str | Path, depth_scale_mm: float | int = 1.0) -> Float32[np.ndarray, "h w"]:
     """Read a depth map of 16-bit (or 32-bit) integers as metres along the optical axis.
 
     Args:
@@ -161,7 +161,7 @@ def read_depth(path: str | Path, depth_scale_mm: float = 1.0) -> Float32[np.ndar
     return (values.astype(np.float64) * (depth_scale_mm / 1000.0)).astype(np.float32)
 
 
-def write_depth(path: str | Path, depth: np.ndarray, depth_scale_mm: float = 1.0) -> None:
+def write_depth(path: str | Path, depth: np.ndarray, depth_scale_mm: float | int = 1.0) -> None:
     """Write a depth map as 16-bit PNG, refusing what the file cannot hold.
 
     Args:
@@ -199,7 +199,7 @@ def write_depth(path: str | Path, depth: np.ndarray, depth_scale_mm: float = 1.0
     _save(path, lambda temporary: Image.fromarray(steps.astype(np.uint16)).save(temporary))
 
 
-def _require_scale(path: str | Path, depth_scale_mm: float) -> None:
+def _require_scale(path: str | Path, depth_scale_mm: float | int) -> None:
     if not (np.isfinite(depth_scale_mm) and depth_scale_mm > 0):
         raise ValueError(f"{path}: expected a positive depth_scale_mm, got {depth_scale_mm}")
 
