@@ -1,0 +1,299 @@
+"""Picture and cards in, verified poses out: match, solve, match again where the pose says, verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sightline.geometry.boxes import box_iou
+from sightline.geometry.cameras import Camera
+from sightline.geometry.pnp import solve_pnp
+from sightline.geometry.poses import transform
+from sightline.objects.card import ObjectCard
+from sightline.objects.verification import Verification, verify_pose
+from sightline.records import Correspondences, PoseEstimate
+
+
+class Matcher(Protocol):
+    """What a matcher room offers: ``sift`` is one, learned rooms are others."""
+
+    def describe(self, image: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - each room has features of its own
+        """Compute what is computed once a picture."""
+        ...
+
+    def match(
+        self, features: Any, card: ObjectCard, *, box: Tensor | None = None, max_groups: int = 4  # noqa: ANN401
+    ) -> list[Correspondences]:
+        """Sets of correspondences, one a possible instance."""
+        ...
+
+    def rematch(
+        self,
+        features: Any,  # noqa: ANN401
+        card: ObjectCard,
+        camera: Camera,
+        cam_from_obj: Float[Tensor, "4 4"],
+        *,
+        radius_px: float,
+    ) -> Correspondences:
+        """Correspondences near where a pose expects them."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObject:
+    """One object in one picture: its pose and why it is, or is not, believed.
+
+    Args:
+        card: the object.
+        pose: its pose; ``pose.score`` is the verification score.
+        box: ``(4,)`` float64 ``xyxy`` pixels of the projected object, clipped to the picture; NaN if invalid.
+        correspondences: what the pose was solved from; ``pose.inliers`` selects among them.
+        verification: the rendered comparison; None for a card without a mesh.
+        seconds: time spent by step.
+        from_prior: whether an expected pose led to it.
+    """
+
+    card: ObjectCard
+    pose: PoseEstimate
+    box: Float[Tensor, "4"]
+    correspondences: Correspondences | None = None
+    verification: Verification | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    from_prior: bool = False
+
+
+class PoseEstimator:
+    """Finds the objects of some cards in pictures.
+
+    Args:
+        cards: the objects.
+        matcher: makes correspondences.
+        min_score: the lowest verification score of a valid pose.
+        min_inliers: the lowest number of supporting correspondences of a valid pose.
+        max_instances: of one object in one picture.
+    """
+
+    def __init__(
+        self,
+        cards: Sequence[ObjectCard],
+        matcher: Matcher,
+        *,
+        min_score: float = 0.3,
+        min_inliers: int = 8,
+        max_instances: int = 1,
+    ) -> None:
+        self.cards = list(cards)
+        self.matcher = matcher
+        self.min_score = min_score
+        self.min_inliers = min_inliers
+        self.max_instances = max_instances
+
+    def find(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        *,
+        depth: Float[Tensor, "h w"] | None = None,
+        boxes: dict[str, Float[Tensor, "4"]] | None = None,
+        priors: dict[str, Float[Tensor, "4 4"]] | None = None,
+    ) -> list[FoundObject]:
+        """Find all objects in a picture.
+
+        Args:
+            image: ``(h, w, 3)`` uint8 RGB.
+            camera: its camera.
+            depth: ``(h, w)`` metres, 0 or NaN where missing; used to verify.
+            boxes: where to look for an object, by name; ``xyxy`` pixels.
+            priors: where an object is expected, by name, metres; tried before blind matching.
+
+        Returns:
+            At least one entry a card: its instances, best first, or one invalid pose that says why.
+        """
+        started = time.perf_counter()
+        features = self.matcher.describe(image)
+        describing = time.perf_counter() - started
+        picture = _Picture(image, camera, features, depth)
+        found: list[FoundObject] = []
+        for card in self.cards:
+            box = (boxes or {}).get(card.name)
+            prior = (priors or {}).get(card.name)
+            for one in self._find_card(picture, card, box, prior):
+                found.append(replace(one, seconds={"features": describing, **one.seconds}))
+        return _drop_contradictions(found)
+
+    def _find_card(
+        self, picture: _Picture, card: ObjectCard, box: Tensor | None, prior: Tensor | None
+    ) -> list[FoundObject]:
+        if prior is not None:
+            tracked = self._follow(picture, card, prior)
+            if tracked.pose.valid:
+                return [replace(tracked, from_prior=True)]
+        started = time.perf_counter()
+        groups = self.matcher.match(picture.features, card, box=box, max_groups=2 + 2 * self.max_instances)
+        matching = time.perf_counter() - started
+        candidates = [self._solve_group(picture, card, group) for group in groups]
+        if not candidates:
+            return [_not_found(card, "too few matches agree on a place", {"match": matching})]
+        candidates = [replace(c, seconds={"match": matching, **c.seconds}) for c in candidates]
+        candidates.sort(key=lambda c: (c.pose.valid, c.pose.score), reverse=True)
+        valid = _distinct([c for c in candidates if c.pose.valid])
+        return valid[: self.max_instances] or candidates[:1]
+
+    def _follow(self, picture: _Picture, card: ObjectCard, prior: Tensor) -> FoundObject:
+        """From an expected pose: matches within a wide, then a narrow reach."""
+        return self._refine(picture, card, prior, reaches=(12.0, 3.0), seconds={})
+
+    def _solve_group(self, picture: _Picture, card: ObjectCard, group: Correspondences) -> FoundObject:
+        started = time.perf_counter()
+        first = solve_pnp(
+            group.points_2d,
+            group.points_3d,
+            picture.camera,
+            weights=group.weights,
+            max_error_px=2 * picture.tolerance_px,
+        )
+        seconds = {"solve": time.perf_counter() - started}
+        if not first.valid:
+            return _not_found(card, first.reason, seconds)
+        return self._refine(picture, card, first.cam_from_obj, reaches=(4.0, 2.0), seconds=seconds)
+
+    def _refine(
+        self,
+        picture: _Picture,
+        card: ObjectCard,
+        cam_from_obj: Tensor,
+        *,
+        reaches: tuple[float, ...],
+        seconds: dict[str, float],
+    ) -> FoundObject:
+        started = time.perf_counter()
+        for reach in reaches:
+            matches = self.matcher.rematch(
+                picture.features, card, picture.camera, cam_from_obj, radius_px=reach * picture.tolerance_px
+            )
+            if len(matches) < self.min_inliers:
+                return _not_found(card, f"{len(matches)} matches support the pose", seconds)
+            result = solve_pnp(
+                matches.points_2d,
+                matches.points_3d,
+                picture.camera,
+                weights=matches.weights,
+                max_error_px=picture.tolerance_px,
+            )
+            if not result.valid:
+                return _not_found(card, result.reason, seconds)
+            cam_from_obj = result.cam_from_obj
+        refined = time.perf_counter()
+        seconds = {**seconds, "refine": refined - started}
+        pose = PoseEstimate(
+            R=result.R,
+            t=result.t,
+            score=0.0,
+            valid=True,
+            covariance=result.covariance,
+            inliers=result.inliers,
+            residual_px=result.residual_px,
+            reason=result.reason,
+            name=card.name,
+        )
+        return self._verify(picture, card, pose, matches, {**seconds})
+
+    def _verify(
+        self,
+        picture: _Picture,
+        card: ObjectCard,
+        pose: PoseEstimate,
+        matches: Correspondences,
+        seconds: dict[str, float],
+    ) -> FoundObject:
+        started = time.perf_counter()
+        check = None
+        score = 1.0 - float(np.exp(-pose.num_inliers / 20.0))
+        reason = "not verified: the card has no mesh"
+        if card.mesh is not None:
+            check = verify_pose(card.mesh, pose.cam_from_obj, picture.image, picture.camera, depth=picture.depth)
+            score, reason = check.score, pose.reason
+        seconds = {**seconds, "verify": time.perf_counter() - started}
+        doubt = ""
+        if pose.num_inliers < self.min_inliers:
+            doubt = f"{pose.num_inliers} inliers, at least {self.min_inliers} are asked for"
+        elif score < self.min_score:
+            doubt = f"the picture does not bear the pose out: score {score:.2f} below {self.min_score:.2f}"
+        pose = replace(pose, score=score, valid=not doubt, reason=doubt or reason)
+        box = projected_box(card, pose.cam_from_obj, picture.camera)
+        return FoundObject(card, pose, box, matches, check, seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    image: NDArray[np.uint8]
+    camera: Camera
+    features: Any
+    depth: Tensor | None
+
+    @property
+    def tolerance_px(self) -> float:
+        """How far an inlier may lie off: a two-hundredth of the picture's diagonal."""
+        return max(2.0, float(np.hypot(self.camera.width, self.camera.height)) / 200)
+
+
+def projected_box(card: ObjectCard, cam_from_obj: Float[Tensor, "4 4"], camera: Camera) -> Float[Tensor, "4"]:
+    """The ``xyxy`` box around the projected object, clipped to the picture, pixels."""
+    points = card.mesh.vertices if card.mesh is not None else torch.cartesian_prod(*card.bounds.T)
+    pixels = camera.project(transform(cam_from_obj, points.double()))
+    pixels = pixels[pixels.isfinite().all(1)]
+    if len(pixels) == 0:
+        return torch.full((4,), torch.nan, dtype=torch.float64)
+    limit = torch.tensor([camera.width - 1, camera.height - 1], dtype=torch.float64)
+    low = torch.minimum(pixels.amin(0).clamp_min(0), limit)
+    return torch.cat([low, torch.minimum(pixels.amax(0).clamp_min(0), limit)])
+
+
+def _not_found(card: ObjectCard, reason: str, seconds: dict[str, float]) -> FoundObject:
+    nothing = torch.full((4,), torch.nan, dtype=torch.float64)
+    return FoundObject(card, PoseEstimate.failure(reason, name=card.name), nothing, seconds=seconds)
+
+
+def _distinct(candidates: list[FoundObject]) -> list[FoundObject]:
+    """The best of those that lie on each other."""
+    kept: list[FoundObject] = []
+    for one in candidates:
+        if all(_overlap(one, other) < 0.5 for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _drop_contradictions(found: list[FoundObject]) -> list[FoundObject]:
+    """Where two objects claim the same place, the one that the picture bears out better stays."""
+    order = sorted((f for f in found if f.pose.valid), key=lambda f: f.pose.score, reverse=True)
+    kept = _distinct(order)
+    result = []
+    for one in found:
+        if not one.pose.valid or any(one is k for k in kept):
+            result.append(one)
+        elif not any(k.card.name == one.card.name for k in kept):
+            rival = next(k for k in kept if _overlap(one, k) >= 0.5)
+            reason = f"{rival.card.name} fits better at the same place"
+            result.append(_not_found(one.card, reason, one.seconds))
+    return result
+
+
+def _overlap(a: FoundObject, b: FoundObject) -> float:
+    return float(box_iou(a.box[None], b.box[None])[0, 0])
+
+
+def inlier_mask(found: FoundObject) -> Bool[Tensor, " m"]:
+    """Which of the correspondences support the pose; none for an invalid one."""
+    count = 0 if found.correspondences is None else len(found.correspondences)
+    if found.pose.inliers is None:
+        return torch.zeros(count, dtype=torch.bool)
+    return found.pose.inliers
