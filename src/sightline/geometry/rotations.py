@@ -236,6 +236,70 @@ def random_rotations(
     return matrix_from_quaternion_wxyz(quaternions)
 
 
+def project_to_so3(M: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotation nearest to a matrix in the Frobenius norm (Arun 1987, Umeyama 1991).
+
+    ``R = U diag(1, 1, det(U V^T)) V^T`` of the singular value decomposition. The gradient is that of the
+    projection itself, finite also where singular values coincide, as they do on every rotation.
+
+    Args:
+        M: ``(*batch, 3, 3)`` matrices. Where the nearest rotation is not unique (rank below 2, or a
+            reflection with equal least singular values) one of the nearest is returned.
+
+    Returns:
+        ``(*batch, 3, 3)`` rotations, NaN where ``M`` is not finite.
+
+    Example:
+        >>> project_to_so3(2.0 * torch.eye(3))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
+    """
+    return _nearest_rotation(M)[0]
+
+
+def mean_rotation(
+    R: Float[Tensor, "*#batch n 3 3"],
+    weights: Float[Tensor, "*#batch n"] | None = None,
+    *,
+    metric: str = "chordal",
+) -> Float[Tensor, "*#batch 3 3"]:
+    """The weighted mean of rotations (Hartley et al., Rotation Averaging, IJCV 2013).
+
+    The chordal mean minimises the sum of squared Frobenius distances and has a closed form; the geodesic
+    (Karcher) mean minimises that of squared angles and is iterated from the chordal one.
+
+    Args:
+        R: ``(*batch, n, 3, 3)`` rotations.
+        weights: ``(*batch, n)`` non-negative weights of any sum; equal if not given.
+        metric: ``"chordal"`` or ``"geodesic"``.
+
+    Returns:
+        ``(*batch, 3, 3)`` rotations, NaN where there is no mean: no weight at all, or rotations so far apart
+        that several means are equally good.
+
+    Raises:
+        ValueError: an unknown metric.
+
+    Example:
+        >>> turns = exp(torch.tensor([[0.0, 0.0, 0.1], [0.0, 0.0, 0.5]], dtype=torch.float64))
+        >>> log(mean_rotation(turns))
+        tensor([0.0000, 0.0000, 0.3000], dtype=torch.float64)
+    """
+    if metric not in ("chordal", "geodesic"):
+        raise ValueError(f"metric: expected 'chordal' or 'geodesic', got {metric!r}")
+    weights = R.new_ones(R.shape[:-2]) if weights is None else weights
+    share = (weights / weights.sum(-1, keepdim=True))[..., None]
+    mean, uniqueness = _nearest_rotation((share[..., None] * R).sum(-3))
+    for _ in range(_KARCHER_STEPS if metric == "geodesic" else 0):
+        step = (share * log(mean.mT[..., None, :, :] @ R)).sum(-2)
+        mean = mean @ exp(step)
+        if not (step.detach().abs() > 4 * torch.finfo(R.dtype).eps).any():
+            break
+    defined = uniqueness > 16 * torch.finfo(R.dtype).eps
+    return torch.where(defined[..., None, None], mean, torch.nan)
+
+
 def _is_rows(convention: str) -> bool:
     if convention not in ("rows", "columns"):
         raise ValueError(f"convention: expected 'rows' or 'columns', got {convention!r}")
@@ -269,3 +333,25 @@ def _sinc_of_square(x: Tensor) -> Tensor:
     root = torch.where(small, torch.ones_like(x), x).sqrt()
     series = 1 + x * (-1 / 6 + x * (1 / 120 + x * (-1 / 5040 + x / 362880)))
     return torch.where(small, series, root.sin() / root)
+
+
+_KARCHER_STEPS = 50
+
+
+def _nearest_rotation(M: Float[Tensor, "*batch 3 3"]) -> tuple[Tensor, Tensor]:
+    """The nearest rotation, and a number that is zero where another one is as near."""
+    finite = M.detach().isfinite().all(-1).all(-1)[..., None, None]
+    identity = torch.eye(3, dtype=M.dtype, device=M.device)
+    M = torch.where(finite, M, identity)
+    U, sizes, Vh = torch.linalg.svd(M.detach())
+    sign = torch.linalg.det(U @ Vh).sign()
+    flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], dim=-1)
+    R, V, sizes = (U * flip[..., None, :]) @ Vh, Vh.mT, sizes * flip
+    # M = R P with P symmetric: the differential of R, as a term whose value is zero
+    turn = V.mT @ R.mT @ (M - M.detach()) @ V
+    sums = sizes[..., :, None] + sizes[..., None, :]
+    stiff = sums.abs() > torch.finfo(M.dtype).eps * sizes[..., :1, None]
+    turn = torch.where(stiff, (turn - turn.mT) / torch.where(stiff, sums, 1.0), 0.0)
+    R = R + R @ V @ turn @ V.mT
+    uniqueness = torch.where(finite[..., 0, 0], sizes[..., 1] + sizes[..., 2], torch.nan)
+    return torch.where(finite, R, torch.nan), uniqueness
