@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sightline.geometry.cameras import Camera
 
-#: RGB, row-major; the centre of the top-left pixel is (0, 0).
-Picture = UInt8[np.ndarray, "height width 3"]
+#: RGB, row-major; the centre of the top-left pixel is (0, 0). Two pictures of one call may differ in size.
+Picture = UInt8[np.ndarray, "_height _width 3"]
 
 
 def check_picture(image: np.ndarray, name: str = "image") -> Picture:

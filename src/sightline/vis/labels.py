@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sightline.vis.canvas import Picture, text_px
-from sightline.vis.palette import BLACK, WHITE, Rgb, is_light
+from sightline.vis.palette import BLACK, PLATE, WHITE, Rgb, is_light
 
 _MIN_SHRINK = 0.7  # text is made this much smaller before it is cut
-_DARK: Rgb = (24, 26, 30)
 
 
 class Box(NamedTuple):
@@ -131,7 +130,7 @@ def paint_notes(canvas: Picture, lines: Sequence[str], *, corner: str = "bottom-
     plate_width, plate_height = max(letters.box_size[0] for letters in fitted), line_height * len(fitted)
     x0 = 0 if horizontal == "left" else width - plate_width
     y0 = 0 if vertical == "top" else height - plate_height
-    canvas[y0 : y0 + plate_height, x0 : x0 + plate_width] = _DARK
+    canvas[y0 : y0 + plate_height, x0 : x0 + plate_width] = PLATE
     for row, letters in enumerate(fitted):
         top = y0 + row * line_height
         _paint_text(canvas, letters, Box(x0, top, x0 + letters.box_size[0], top + line_height), WHITE)

@@ -24,6 +24,8 @@ AXIS_COLORS: tuple[Rgb, Rgb, Rgb] = ((225, 45, 45), (20, 165, 70), (40, 105, 240
 BLACK: Rgb = (0, 0, 0)
 WHITE: Rgb = (255, 255, 255)
 GREY: Rgb = (128, 128, 128)
+#: What text and side-by-side pictures stand on.
+PLATE: Rgb = (32, 34, 38)
 
 _RAMP = np.array([PALETTE["sky blue"], PALETTE["yellow"], PALETTE["vermillion"]], dtype=np.float64)
 
