@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sightline.geometry.rotations import exp
+
 
 def make_pose(R: Float[Tensor, "*#batch 3 3"], t: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 4 4"]:
     """Put a rotation and a translation into one matrix ``[[R, t], [0, 1]]``.
@@ -131,6 +133,29 @@ def transform(
     """
     R, t = split_pose(b_from_a)
     return points_a @ R.mT + t[..., None, :]
+
+
+def turn_about(
+    axis: Float[Tensor, "*#batch 3"], point: Float[Tensor, "*#batch 3"], angle: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch 4 4"]:
+    """Turn by an angle about an axis that need not pass through the origin: ``t = point - R point``.
+
+    Args:
+        axis: ``(*batch, 3)`` unit vectors.
+        point: ``(*batch, 3)`` metres, a point on each axis.
+        angle: ``(*batch)`` radians.
+
+    Returns:
+        ``(*batch, 4, 4)`` motions within one frame.
+
+    Example:
+        >>> x, y, z = torch.eye(3)
+        >>> half = turn_about(z, x, torch.tensor(torch.pi))
+        >>> transform(half, torch.zeros(1, 3))[0, 0].item()
+        2.0
+    """
+    R = exp(axis * angle[..., None])
+    return make_pose(R, point - (R @ point[..., None])[..., 0])
 
 
 def look_at(
