@@ -18,6 +18,11 @@ from sightline.rendering import render_views
 _PADDING = 2  # texels around a triangle, so that bilinear look-ups stay inside its cell
 _LARGEST_CELL = 1024
 _LARGEST_ATLAS = 8192
+# where on a triangle it is asked whether a photo sees it: the middle, near the corners, near the edges
+_PROBES = torch.tensor(
+    [[1, 1, 1], [8, 1, 1], [1, 8, 1], [1, 1, 8], [4, 4, 1], [1, 4, 4], [4, 1, 4]], dtype=torch.float64
+)
+_PROBES = _PROBES / _PROBES.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +97,14 @@ def bake_photos(mesh: TriangleMesh, photos: list[PosedPhoto]) -> tuple[TriangleM
 def _cell_sides(mesh: TriangleMesh, photos: list[PosedPhoto]) -> Int[Tensor, " f"]:
     """The side in texels of each triangle's right-angled cell: its longest edge in the best photo."""
     longest = torch.full((len(mesh.faces),), 1.0, dtype=torch.float64)
-    normals = _face_normals(mesh)
-    middle = mesh.vertices.double()[mesh.faces].mean(1)
+    corners = mesh.vertices.double()[mesh.faces]
+    normals = _face_normals(mesh).repeat_interleave(len(_PROBES), dim=0)
+    probes = (_PROBES[None, :, :, None] * corners[:, None]).sum(2).reshape(-1, 3)
     for photo in photos:
-        points_cam = transform(photo.cam_from_obj, mesh.vertices.double())
-        pixels = photo.camera.project(points_cam)[mesh.faces]
+        pixels = photo.camera.project(transform(photo.cam_from_obj, mesh.vertices.double()))[mesh.faces]
         edges = (pixels - pixels.roll(1, dims=1)).norm(dim=-1).amax(1)
-        facing = _cosine(photo, middle, normals) > 0.05
-        edges = torch.where(facing & edges.isfinite(), edges, 1.0)
+        seen = (_look_up(mesh, photo, probes, normals)[0] > 0).reshape(-1, len(_PROBES)).any(1)
+        edges = torch.where(seen & edges.isfinite(), edges, 1.0)
         longest = torch.maximum(longest, edges)
     return longest.ceil().clamp(2, _LARGEST_CELL).long()
 
@@ -169,7 +174,7 @@ def _look_up(
     if photo.mask is not None:
         visible &= _sample(photo.mask.float()[None], grid)[:, 0] > 0.5
     inside = ((pixels > 1) & (pixels < size - 2)).all(1)
-    cosine = _cosine(photo, points, normals)
+    cosine = _cosine(mesh, photo, points, normals)
     weight = torch.where(visible & inside & (cosine > 0.05), cosine**2, 0.0)
     value = _sample(photo.image.permute(2, 0, 1).float() / 255, grid)
     return weight.float(), value
@@ -189,7 +194,7 @@ def _depth_agrees(
     # the nearest of the surrounding depths decides, so that a texel at the silhouette is not lost
     around = F.max_pool2d(rendered[None], 3, stride=1, padding=1)[0]
     depth = _sample(around, grid, mode="nearest")[:, 0].double()
-    return points_cam[:, 2] < depth * 1.005 + 1e-4
+    return points_cam[:, 2] < depth * 1.002 + 1e-5
 
 
 def _sample(
@@ -204,13 +209,26 @@ def _face_normals(mesh: TriangleMesh) -> Float[Tensor, "f 3"]:
     return F.normalize(torch.linalg.cross(b - a, c - a), dim=1)
 
 
+def _outward(mesh: TriangleMesh) -> float:
+    """1 or -1 for a closed mesh of one winding (whose faces then tell front from back), 0 for any other."""
+    a, b, c = mesh.vertices.double()[mesh.faces].unbind(1)
+    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
+    count = len(mesh.vertices)
+    forth, back = edges[:, 0] * count + edges[:, 1], edges[:, 1] * count + edges[:, 0]
+    closed = len(forth.unique()) == len(forth) and torch.equal(forth.sort().values, back.sort().values)
+    volume = (a * torch.linalg.cross(b, c)).sum()
+    return float(volume.sign()) if closed else 0.0
+
+
 def _cosine(
-    photo: PosedPhoto, points: Float[Tensor, "p 3"], normals: Float[Tensor, "p 3"]
+    mesh: TriangleMesh, photo: PosedPhoto, points: Float[Tensor, "p 3"], normals: Float[Tensor, "p 3"]
 ) -> Float[Tensor, " p"]:
-    """The cosine of the viewing angle, from either side: meshes with turned faces are common."""
+    """The cosine of the viewing angle; of either side where the mesh does not say which is the outer one."""
     R, t = photo.cam_from_obj[:3, :3], photo.cam_from_obj[:3, 3]
     towards_camera = F.normalize(-(R.T @ t) - points, dim=1)
-    return (towards_camera * normals).sum(1).abs()
+    cosine = (towards_camera * normals).sum(1)
+    side = _outward(mesh)
+    return cosine * side if side else cosine.abs()
 
 
 def _covered_area(mesh: TriangleMesh, face: Int[Tensor, " p"], covered: Bool[Tensor, " p"]) -> float:

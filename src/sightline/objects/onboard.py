@@ -13,7 +13,6 @@ from sightline.geometry.symmetry import SymmetryGroup
 from sightline.geometry.viewpoints import view_poses
 from sightline.objects.card import ObjectCard, Provenance, Template
 from sightline.objects.lighting import template_lights
-from sightline.objects.symmetry_search import find_symmetries
 from sightline.records import TriangleMesh
 from sightline.rendering import render_views
 
@@ -48,12 +47,16 @@ def onboard_mesh(
     Raises:
         ValueError: a mesh without extent, or a number of views that is not offered.
     """
+    if symmetries is None:
+        from sightline.objects.symmetry_search import find_symmetries
+
+        symmetries = find_symmetries(mesh).group
     return ObjectCard(
         name=name,
         templates=render_templates(mesh, num_views=num_views, template_size=template_size, fill=fill),
         bounds=mesh.bounds.double(),
         diameter=mesh.diameter,
-        symmetries=find_symmetries(mesh).group if symmetries is None else symmetries,
+        symmetries=symmetries,
         mesh=mesh,
         provenance=provenance or Provenance("mesh"),
     )

@@ -1,0 +1,45 @@
+"""``sightline VERB``: every verb is a plain function whose signature is its configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from sightline.cli.onboard import onboard
+from sightline.cli.pose import detect, pose, track
+
+VERBS: dict[str, Callable[..., None]] = {
+    "onboard": onboard,
+    "detect": detect,
+    "pose": pose,
+    "track": track,
+}
+"""Every verb by its name on the command line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: what follows ``sightline`` on the command line; that of this process when not given.
+
+    Returns:
+        0, or 2 when the input is bad: one line on the standard error says what, where and what was expected.
+    """
+    from jsonargparse import auto_cli
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = given[0] if given and given[0] in VERBS else ""
+    try:
+        auto_cli(VERBS, args=given, as_positional=True, prog="sightline")
+    except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
+        print(f"sightline {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"sightline {verb}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The checker of annotations under pytest: beartype, for which an int is a float as PEP 484 says."""
+
+from beartype import BeartypeConf, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))
