@@ -1,0 +1,125 @@
+"""Random lights, and the shadows that the strongest one casts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from sightline.geometry.cameras import Camera
+from sightline.geometry.poses import look_at
+from sightline.records import TriangleMesh
+from sightline.rendering import Lights, render_scene
+
+Range = tuple[float, float]
+
+_MAP_SIZE = 512
+_LAMP_DISTANCE = 5.0
+
+
+@dataclass(frozen=True)
+class LightSettings:
+    """What lights a scene; a picture draws its own values.
+
+    Args:
+        lamps: (least, largest) number of directional lamps; the first is the strongest.
+        ambient: share of light from everywhere.
+        specular: strength of highlights.
+        tint: largest relative deviation of a lamp's red and blue from white.
+        shadow: how much light a shadow takes away; (0, 0) for no shadows.
+    """
+
+    lamps: tuple[int, int] = (1, 3)
+    ambient: Range = (0.3, 0.6)
+    specular: Range = (0.0, 0.3)
+    tint: float = 0.1
+    shadow: Range = (0.3, 0.55)
+
+
+def draw_lights(
+    rng: np.random.Generator, settings: LightSettings, cam_from_table: np.ndarray | None
+) -> Lights:
+    """Lamps above the table, or above and behind the camera where there is none.
+
+    Args:
+        rng: draws them.
+        settings: their number and strength.
+        cam_from_table: ``(4, 4)`` pose of the table, z up.
+
+    Returns:
+        Lights in the camera frame, the strongest lamp first.
+    """
+    count = int(rng.integers(settings.lamps[0], settings.lamps[1] + 1))
+    ambient = rng.uniform(*settings.ambient)
+    directions, colors = [], []
+    for index in range(count):
+        if cam_from_table is None:
+            direction = np.array([rng.normal(0, 0.8), -rng.uniform(0.3, 1.2), -rng.uniform(0.2, 1.2)])
+        else:
+            direction = cam_from_table[:3, :3] @ (*rng.normal(0, 0.6, 2), rng.uniform(0.7, 1.3))
+        strength = (1 - ambient) * (rng.uniform(0.7, 1.0) if index == 0 else rng.uniform(0.1, 0.3))
+        warm = rng.uniform(-settings.tint, settings.tint)
+        directions.append([*direction, 0.0])
+        colors.append([strength * (1 + warm), strength, strength * (1 - warm)])
+    return Lights(
+        (ambient, ambient, ambient),
+        torch.tensor(np.array(directions).reshape(-1, 4)),
+        torch.tensor(np.array(colors).reshape(-1, 3)),
+        specular=rng.uniform(*settings.specular),
+        shininess=float(np.exp(rng.uniform(np.log(8), np.log(60)))),
+    )
+
+
+def cast_shadows(
+    meshes: Sequence[TriangleMesh],
+    cam_from_obj: torch.Tensor,
+    depth: torch.Tensor,
+    normals: torch.Tensor,
+    camera: Camera,
+    direction: torch.Tensor,
+    *,
+    softness_px: float = 1.6,
+) -> np.ndarray:
+    """How much each pixel lies in the shadow that objects throw (a shadow map, Williams 1978).
+
+    Args:
+        meshes: what throws shadows.
+        cam_from_obj: ``(m, 4, 4)`` their poses, metres.
+        depth: ``(h, w)`` float32 what the camera sees, metres, 0 where nothing is.
+        normals: ``(h, w, 3)`` float32 unit normals of it, camera frame.
+        camera: without distortion.
+        direction: ``(3,)`` towards the lamp, camera frame.
+        softness_px: blur of the shadow's edge, pixels of the picture.
+
+    Returns:
+        ``(h, w)`` float32, 0 in the light and 1 in the shadow.
+    """
+    middle = cam_from_obj[:, :3, 3].mean(0)
+    spread = torch.linalg.vector_norm(cam_from_obj[:, :3, 3] - middle, dim=-1)
+    balls = torch.stack([torch.linalg.vector_norm(mesh.vertices, dim=-1).max() for mesh in meshes])
+    radius = float((spread + balls).max())
+    unit = torch.nn.functional.normalize(direction.double(), dim=0)
+    up = torch.eye(3, dtype=torch.float64)[int(unit.abs().argmin())]
+    lamp_from_cam = look_at(middle + _LAMP_DISTANCE * unit, middle, up)
+    lamp = Camera.from_focal(0.5 * _MAP_SIZE * (_LAMP_DISTANCE - radius) / radius, _MAP_SIZE, _MAP_SIZE)
+    poses = lamp_from_cam @ cam_from_obj
+    lit = render_scene(meshes, poses, lamp.K, lamp.image_size, outputs=("depth",)).depth[0].numpy()
+    rows, columns = torch.nonzero(depth > 0, as_tuple=True)
+    points = camera.unproject(torch.stack([columns, rows], -1).double(), depth[rows, columns].double())
+    at_lamp = points @ lamp_from_cam[:3, :3].T + lamp_from_cam[:3, 3]
+    column, row = torch.nan_to_num(lamp.project(at_lamp), nan=-1.0).round().long().numpy().T
+    inside = (column >= 0) & (row >= 0) & (column < _MAP_SIZE) & (row < _MAP_SIZE)
+    first = np.where(lit > 0, lit, np.inf)[row.clip(0, _MAP_SIZE - 1), column.clip(0, _MAP_SIZE - 1)]
+    cosine = (normals[rows, columns].double() @ unit).clamp(0.0, 1.0).numpy()
+    # one texel of the map spans more depth, the more the lamp grazes the surface
+    bias = 0.002 + 2.0 * radius / _MAP_SIZE * np.minimum(
+        np.sqrt(1 - cosine**2) / np.maximum(cosine, 1e-3), 10
+    )
+    # what the lamp only grazes receives little light of it that a shadow could take away
+    loss = np.minimum(4.0 * cosine, 1.0) * (inside & (at_lamp[:, 2].numpy() > first + bias))
+    shade = np.zeros(depth.shape, np.float32)
+    shade[rows.numpy(), columns.numpy()] = loss
+    return cv2.GaussianBlur(shade, (0, 0), softness_px)
