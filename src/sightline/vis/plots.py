@@ -6,7 +6,7 @@ Each figure is drawn by its own canvas, without pyplot and so without any state 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from torch import Tensor
@@ -289,7 +289,7 @@ def _draw_figure(draw: Callable[[Axes], None], title: str, size_px: tuple[int, i
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _add_legend(axes: Axes, place: str) -> None:
+def _add_legend(axes: Axes, place: Literal["lower left", "lower right"]) -> None:
     if axes.lines:
         legend = axes.legend(
             axes.lines, [str(line.get_label()) for line in axes.lines], loc=place, frameon=False

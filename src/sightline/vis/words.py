@@ -170,7 +170,8 @@ def describe_pose(pose: PoseEstimate) -> dict[str, str]:
     facts = {
         "Found": "yes",
         "Score": f"{pose.score:.3f}",
-        "Position": f"{_numbers((1e3 * x, 1e3 * y, 1e3 * z), 1)} mm = {_numbers((x, y, z), 4)} m",
+        "Position": f"{_numbers((1e3 * x, 1e3 * y, 1e3 * z), 1)} mm",
+        "Position in metres": f"{_numbers((x, y, z), 4)} m",
         "Distance": format_length(math.sqrt(x * x + y * y + z * z), digits=4),
         "Rotation": f"{math.degrees(angle):.2f}° about ({_numbers(axis, 3)})",
         "Quaternion w x y z": _numbers(quaternion, 4),
@@ -188,7 +189,9 @@ def describe_pose(pose: PoseEstimate) -> dict[str, str]:
 
 
 def _significant(value: float, digits: int) -> str:
-    magnitude = 0 if value == 0 else math.floor(math.log10(abs(value)))
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
     return f"{value:.{max(0, digits - 1 - magnitude)}f}"
 
 
