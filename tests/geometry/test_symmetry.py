@@ -1,4 +1,4 @@
-"""Symmetry groups: group D of the specification with its numbers, group laws, BOP's sampling and golden values."""
+"""Symmetry groups: the specification's numbers, group laws, alignment, BOP's sampling and golden values."""
 
 from __future__ import annotations
 
@@ -209,16 +209,11 @@ def test_every_object_has_its_own_group_in_a_batch():
         torch.testing.assert_close(together[:, column], alone, **EXACT)
     # the table of a matcher: 5 predictions against 4 objects with class labels
     labels = torch.tensor([2, 0, 6, 2])
-    predictions, objects = (
-        random_rotations(5, generator=generator(2)),
-        random_rotations(4, generator=generator(3)),
-    )
+    predictions, objects = random_rotations(9, generator=generator(2)).split([5, 4])
     table = symmetric_distance(predictions[:, None], objects, groups[labels])
     assert table.shape == (5, 4)
-    list_of_groups = list(GROUPS.values())
-    assert table[3, 2].item() == pytest.approx(
-        distance(predictions[3], objects[2], list_of_groups[6]), abs=1e-12
-    )
+    alone = distance(predictions[3], objects[2], GROUPS["Cinf"])  # number 6
+    assert table[3, 2].item() == pytest.approx(alone, abs=1e-12)
 
 
 def test_padding_never_wins():

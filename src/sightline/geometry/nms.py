@@ -1,0 +1,96 @@
+"""Non-maximum suppression: greedy, exact, in any number of groups and pictures at once."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sightline.geometry.boxes import iou_matrix
+
+_BLOCK = 1024
+
+
+def nms(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    iou_threshold: float,
+    *,
+    groups: Int[Tensor, " n"] | None = None,
+) -> Int[Tensor, " kept"]:
+    """Keep the best of boxes that overlap; see :func:`nms_mask` for what counts and for whole batches.
+
+    Args:
+        boxes: ``(n, 4)`` ``xyxy`` pixels.
+        scores: ``(n,)`` the higher the better.
+        iou_threshold: boxes whose IoU with a better one is above it are dropped.
+        groups: ``(n,)`` class labels, picture numbers or both in one number: boxes of different groups do not
+            touch each other.
+
+    Returns:
+        ``(kept,)`` int64 indices into ``boxes``, best score first.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 0.0, 9.0, 9.0], [20.0, 0.0, 29.0, 9.0]])
+        >>> nms(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.5)
+        tensor([1, 2])
+    """
+    keep = nms_mask(boxes, scores, iou_threshold, groups=groups)
+    order = scores.argsort(descending=True, stable=True)
+    return order[keep[order]]
+
+
+@torch.no_grad()
+def nms_mask(
+    boxes: Float[Tensor, "*batch n 4"],
+    scores: Float[Tensor, "*batch n"],
+    iou_threshold: float,
+    *,
+    groups: Int[Tensor, "*batch n"] | None = None,
+) -> Bool[Tensor, "*batch n"]:
+    """Greedy non-maximum suppression of a batch of pictures, without a loop over boxes.
+
+    The greedy rule, "keep a box unless a kept better one covers it", is the one fixed point of
+    ``keep = not any(covers & keep)``. Boxes are taken in blocks of falling score: what is already kept
+    suppresses a block in one step, and within it the rule is repeated until nothing changes, as often as the
+    longest chain of boxes that suppress each other in turn.
+
+    Args:
+        boxes: ``(*batch, n, 4)`` ``xyxy`` pixels.
+        scores: ``(*batch, n)`` the higher the better; of equal scores the first wins. Entries with a score of
+            minus infinity or NaN, or with NaN in the box, are padding and are not kept.
+        iou_threshold: boxes whose IoU with a better one is above it are dropped.
+        groups: ``(*batch, n)`` class labels: boxes of different groups do not touch each other.
+
+    Returns:
+        ``(*batch, n)`` bool, the boxes to keep.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 0.0, 9.0, 9.0]])
+        >>> nms_mask(boxes, torch.tensor([0.5, 0.9]), 0.5, groups=torch.tensor([0, 1]))
+        tensor([True, True])
+    """
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    boxes = boxes.take_along_dim(order[..., None], dim=-2)
+    groups = None if groups is None else groups.take_along_dim(order, dim=-1)
+    keep = (scores > -torch.inf).take_along_dim(order, dim=-1) & boxes.isfinite().all(dim=-1)
+    for start in range(0, scores.shape[-1], _BLOCK):
+        stop = min(start + _BLOCK, scores.shape[-1])
+        covers = iou_matrix(boxes[..., :stop, :], boxes[..., start:stop, :]) > iou_threshold
+        if groups is not None:
+            covers &= groups[..., :stop, None] == groups[..., None, start:stop]
+        open_ = keep[..., start:stop] & ~_any_covers(covers[..., :start, :], keep[..., :start])
+        keep[..., start:stop] = _greedy(covers[..., start:, :].triu(1), open_)
+    return torch.zeros_like(keep).scatter(-1, order, keep)
+
+
+def _any_covers(covers: Tensor, keep: Tensor) -> Tensor:
+    return (covers & keep[..., :, None]).any(dim=-2)
+
+
+def _greedy(covers: Tensor, candidates: Tensor) -> Tensor:
+    """The fixed point; after k rounds the fate of everything in chains of length k is decided."""
+    keep, previous = candidates, None
+    while previous is None or not torch.equal(keep, previous):
+        previous, keep = keep, candidates & ~_any_covers(covers, keep)
+    return keep
