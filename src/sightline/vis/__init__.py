@@ -1,9 +1,9 @@
 """Pictures for people: records and arrays drawn over photographs, laid side by side, plotted and explained.
 
-Pictures are uint8 RGB arrays ``(h, w, 3)``, in and out. A ``draw_...`` function returns a new picture and leaves
-its argument alone; inside the room a ``paint_...`` function works on a canvas in place. Nothing here renders,
-reads or writes a file: masks, depth and colour of a rendered object come in as arrays, and the report is
-returned as text. OpenCV and matplotlib are imported when something is drawn.
+Pictures are uint8 RGB arrays ``(h, w, 3)``, in and out. A ``draw_...`` function returns a new picture and
+leaves its argument alone; inside the room a ``paint_...`` function works on a canvas in place. Nothing here
+renders, reads or writes a file: masks, depth and colour of a rendered object come in as arrays, and the
+report is returned as text. OpenCV and matplotlib are imported when something is drawn.
 
 ===================  =========================================================================================
 file                 idea
@@ -29,7 +29,13 @@ file                 idea
 from sightline.vis.contact_sheet import contact_sheet
 from sightline.vis.depth_pictures import draw_depth, draw_depth_difference
 from sightline.vis.matches import draw_matches, explain_matches, most_used_template
-from sightline.vis.overlays import draw_contour, draw_detections, draw_mesh, draw_quadrilateral
+from sightline.vis.overlays import (
+    draw_contour,
+    draw_detections,
+    draw_mesh,
+    draw_notes,
+    draw_quadrilateral,
+)
 from sightline.vis.palette import PALETTE, object_colors, palette_color
 from sightline.vis.plots import plot_errors, plot_precision_recall, plot_reliability, plot_timeline
 from sightline.vis.pose_overlays import draw_pose, draw_poses
@@ -53,6 +59,7 @@ __all__ = [
     "draw_detections",
     "draw_matches",
     "draw_mesh",
+    "draw_notes",
     "draw_pose",
     "draw_poses",
     "draw_quadrilateral",

@@ -21,7 +21,7 @@ from sightline.vis.canvas import (
     start_canvas,
     stroke_px,
 )
-from sightline.vis.labels import Box, paint_label
+from sightline.vis.labels import Box, paint_label, paint_notes
 from sightline.vis.palette import Rgb, object_colors, palette_color
 from sightline.vis.strokes import paint_contour, paint_polyline, paint_tint
 
@@ -170,6 +170,30 @@ def draw_detections(
         near = Box.around(boxes[index].reshape(2, 2)).clipped(canvas)
         label = paint_label(canvas, f"{name} {score:.2f}", near, palette[name], taken=taken)
         taken += [label] if label else []
+    return canvas
+
+
+def draw_notes(image: np.ndarray, lines: Sequence[str], *, corner: str = "top-left") -> Picture:
+    """Write lines of text on a dark plate in a corner, for example the number of a frame and what was lost.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB.
+        lines: from top to bottom; those that do not fit are counted in the last line.
+        corner: "top-left", "top-right", "bottom-left" or "bottom-right".
+
+    Returns:
+        A new picture.
+
+    Raises:
+        ValueError: no such corner.
+
+    Example:
+        >>> drawn = draw_notes(np.zeros((60, 200, 3), dtype=np.uint8), ["frame 12"])
+        >>> bool(drawn[:20, :80].any()), bool(drawn[30:].any())
+        (True, False)
+    """
+    canvas = start_canvas(image)
+    paint_notes(canvas, lines, corner=corner)
     return canvas
 
 

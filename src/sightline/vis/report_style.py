@@ -45,5 +45,6 @@ footer { margin-top: 1.5rem; color: var(--soft); font-size: .85rem; overflow-wra
   body { max-width: none; padding: 0; font-size: 11px; }
   .card { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: .75rem 0; }
   figure, table, dl, .score { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  .columns { grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); } img { max-height: 40vh; } .fill, .track { print-color-adjust: exact; } }
+  .columns { grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); }
+  img { max-height: 40vh; } .fill, .track { print-color-adjust: exact; } }
 """
