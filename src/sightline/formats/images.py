@@ -16,7 +16,34 @@ from sightline.formats.atomic import atomic_write
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
+_ORIENTATION = 274  # EXIF tag; 5 to 8 are quarter turns
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def open_header(path: str | Path) -> Image.Image:
+    """Open a picture without decoding its pixels, as it is stored.
+
+    Args:
+        path: any picture that Pillow reads.
+
+    Returns:
+        The Pillow image, to be used in a ``with`` block.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such picture")
+    try:
+        return Image.open(path)
+    except _BROKEN as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: expected a whole picture, it is damaged or none ({error})")
 
 
 def open_upright(path: str | Path) -> Image.Image:
@@ -32,17 +59,36 @@ def open_upright(path: str | Path) -> Image.Image:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a picture or is truncated.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such picture")
-    try:
-        with Image.open(path) as stored:
+    with open_header(path) as stored:
+        try:
             stored.load()
             return ImageOps.exif_transpose(stored)
-    except _BROKEN as error:
-        raise ValueError(
-            f"{path}: expected a whole picture, it is damaged or none at all ({error})"
-        ) from error
+        except _BROKEN as error:
+            raise _damaged(path, error) from error
+
+
+def read_image_size(path: str | Path) -> tuple[int, int]:
+    """The size of a picture, upright, from its header alone.
+
+    Args:
+        path: any picture that Pillow reads.
+
+    Returns:
+        ``(width, height)`` pixels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a picture.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "dot.png"
+        >>> write_image(path, np.zeros((2, 3, 3), dtype=np.uint8))
+        >>> read_image_size(path)
+        (3, 2)
+    """
+    with open_header(path) as stored:
+        return stored.size[::-1] if stored.getexif().get(_ORIENTATION, 1) >= 5 else stored.size
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
