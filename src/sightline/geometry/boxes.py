@@ -156,8 +156,7 @@ def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
         >>> area(torch.tensor([1.0, 1.0, 3.0, 4.0]))
         tensor(6.)
     """
-    low, high = boxes.split(2, dim=-1)
-    return (high - low).clamp_min(0).prod(dim=-1)
+    return _extent(boxes[..., :2], boxes[..., 2:])
 
 
 def iou(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*#batch"]:
@@ -336,9 +335,14 @@ def _corner_limits(boxes: Tensor, image_size: ImageSize) -> Tensor:
     return torch.cat([size, size], dim=-1)
 
 
+def _extent(low: Tensor, high: Tensor) -> Tensor:
+    width, height = (high - low).clamp_min(0).unbind(-1)
+    return width * height
+
+
 def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    intersection = (high - low).clamp_min(0).prod(dim=-1)
+    intersection = _extent(low, high)
     return intersection, area(a) + area(b) - intersection
 
 

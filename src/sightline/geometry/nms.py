@@ -79,13 +79,15 @@ def nms_mask(
         covers = iou_matrix(boxes[..., :stop, :], boxes[..., start:stop, :]) > iou_threshold
         if groups is not None:
             covers &= groups[..., :stop, None] == groups[..., None, start:stop]
+        covers = covers.to(torch.float32)
         open_ = keep[..., start:stop] & ~_any_covers(covers[..., :start, :], keep[..., :start])
         keep[..., start:stop] = _greedy(covers[..., start:, :].triu(1), open_)
     return torch.zeros_like(keep).scatter(-1, order, keep)
 
 
 def _any_covers(covers: Tensor, keep: Tensor) -> Tensor:
-    return (covers & keep[..., :, None]).any(dim=-2)
+    """Whether a kept box covers each column; as a product, which is faster than a masked any."""
+    return (keep.to(covers.dtype)[..., None, :] @ covers)[..., 0, :] > 0
 
 
 def _greedy(covers: Tensor, candidates: Tensor) -> Tensor:
