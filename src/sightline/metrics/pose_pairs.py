@@ -92,12 +92,12 @@ class PicturePoses:
     K: Float[Tensor, "3 3"]
     width: int
     true_names: tuple[str, ...]
-    true_cam_from_obj: Float[Tensor, "g 4 4"]
-    visibility: Float[Tensor, " g"]
+    true_cam_from_obj: Float[Tensor, "_ 4 4"]
+    visibility: Float[Tensor, "_"]
     names: tuple[str, ...]
-    cam_from_obj: Float[Tensor, "e 4 4"]
-    scores: Float[Tensor, " e"]
-    vsd: Float[Tensor, "e g t"] | None = None
+    cam_from_obj: Float[Tensor, "_ 4 4"]
+    scores: Float[Tensor, "_"]
+    vsd: Float[Tensor, "_ _ t"] | None = None
     targets: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
@@ -121,8 +121,8 @@ class PicturePoses:
         truths: Sequence[PoseEstimate],
         estimates: Sequence[PoseEstimate],
         *,
-        visibility: Float[Tensor, " g"] | None = None,
-        vsd: Float[Tensor, "e g t"] | None = None,
+        visibility: Float[Tensor, "_"] | None = None,
+        vsd: Float[Tensor, "_ _ t"] | None = None,
         targets: Mapping[str, int] | None = None,
     ) -> PicturePoses:
         """Gather records; an estimate that is not valid is none, and its row of ``vsd`` is not read."""
