@@ -1,1 +1,54 @@
-"""synthetic."""
+"""Synthetic: procedural objects, scenes with their truth, the frozen exam, problems for the solvers.
+
+* ``problems``: random PnP, triangulation and registration problems with their validators.
+* ``lettering``, ``labels``: letters and printed labels; ``shapes``, ``bodies``: surfaces with panels, and the
+  kinds of things; ``textures``: the panels' painters and the atlas; ``objects``: `make_object`, all of that.
+* ``backgrounds``, ``lighting``, ``sensor``: what lies behind, what shines, what the camera spoils.
+* ``silhouettes``, ``layout``: what covers what, and where objects are put; ``scenes``: `make_scene`.
+* ``datasets``: scenes as a BOP data set.
+* ``exam_settings``, ``exam``, ``exam_scores``: the frozen exam's values, its pictures, its scorers.
+* ``demo``: the embedded example.
+
+The same seed gives the same bytes. Metres; the object's z is up, its front looks to -y.
+"""
+
+from sightline.synthetic.backgrounds import BACKGROUND_KINDS, make_background
+from sightline.synthetic.datasets import frame_of_scene, write_bop_dataset
+from sightline.synthetic.demo import demo_distractors, demo_objects, demo_scene
+from sightline.synthetic.exam import ExamPicture, ExamPictures, exam_object, exam_objects, exam_pictures
+from sightline.synthetic.exam_scores import DetectionScorer, ExamReport, PoseScorer
+from sightline.synthetic.exam_settings import EXAM, ExamSettings, TaskSettings
+from sightline.synthetic.lighting import LightSettings
+from sightline.synthetic.objects import OBJECT_KINDS, SyntheticObject, make_lookalike, make_object
+from sightline.synthetic.scenes import Scene, SceneSettings, make_scene
+from sightline.synthetic.sensor import SensorSettings
+
+__all__ = [
+    "BACKGROUND_KINDS",
+    "EXAM",
+    "OBJECT_KINDS",
+    "DetectionScorer",
+    "ExamPicture",
+    "ExamPictures",
+    "ExamReport",
+    "ExamSettings",
+    "LightSettings",
+    "PoseScorer",
+    "Scene",
+    "SceneSettings",
+    "SensorSettings",
+    "SyntheticObject",
+    "TaskSettings",
+    "demo_distractors",
+    "demo_objects",
+    "demo_scene",
+    "exam_object",
+    "exam_objects",
+    "exam_pictures",
+    "frame_of_scene",
+    "make_background",
+    "make_lookalike",
+    "make_object",
+    "make_scene",
+    "write_bop_dataset",
+]

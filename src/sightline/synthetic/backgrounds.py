@@ -21,7 +21,7 @@ from sightline.synthetic.lettering import Color
 def fractal_noise(
     rng: np.random.Generator, size: tuple[int, int], *, octaves: int = 5, base: tuple[int, int] = (3, 4)
 ) -> np.ndarray:
-    """Smooth random values with detail at all scales.
+    """Smooth random values with detail at all scales, that repeat without a seam.
 
     Args:
         rng: draws the grids.
@@ -40,9 +40,11 @@ def fractal_noise(
     """
     total = np.zeros((size[1], size[0]), np.float32)
     for octave in range(octaves):
-        rows, columns = (count * 2**octave + 1 for count in base)
-        grid = rng.normal(size=(rows, columns)).astype(np.float32)
-        total += cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC) * 0.5**octave
+        rows, columns = (count * 2**octave for count in base)
+        grid = np.pad(rng.normal(size=(rows, columns)).astype(np.float32), 2, mode="wrap")
+        to_grid = np.array([[columns / size[0], 0.0, 1.5], [0.0, rows / size[1], 1.5]])
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        total += cv2.warpAffine(grid, to_grid, size, flags=flags) * 0.5**octave
     total -= total.min()
     return total / max(float(total.max()), 1e-6)
 
@@ -89,9 +91,10 @@ def _wood(rng: np.random.Generator, size: tuple[int, int], palette: Palette) -> 
 
 def _cloth(rng: np.random.Generator, size: tuple[int, int], palette: Palette) -> np.ndarray:
     width, height = size
-    step = int(rng.integers(12, 60))
-    x = ((np.arange(width) // step) % 2)[None, :].astype(np.float32)
-    y = ((np.arange(height) // step) % 2)[:, None].astype(np.float32)
+    across = 2 * int(rng.integers(5, 26))
+    down = max(2, 2 * round(across * height / width / 2))
+    x = ((np.arange(width) * across // width) % 2)[None, :].astype(np.float32)
+    y = ((np.arange(height) * down // height) % 2)[:, None].astype(np.float32)
     picture = _blend((x + y) / 2, palette.light, palette.ground).astype(np.int16)
     weave = rng.normal(0, 6, (height, width, 1))
     folds = (fractal_noise(rng, size, octaves=2)[..., None] - 0.5) * 60
@@ -100,14 +103,18 @@ def _cloth(rng: np.random.Generator, size: tuple[int, int], palette: Palette) ->
 
 def _tiles(rng: np.random.Generator, size: tuple[int, int], palette: Palette) -> np.ndarray:
     width, height = size
-    wide, high = int(rng.integers(40, 160)), int(rng.integers(25, 110))
+    across, down = int(rng.integers(4, 14)), 2 * int(rng.integers(3, 10))
     picture = np.empty((height, width, 3), np.uint8)
     picture[:] = _muted(palette.light, rng)
     base = np.array(_muted(palette.ground, rng), float)
-    for row, y in enumerate(range(0, height, high)):
-        for x in range(-(row % 2) * wide // 2, width, wide):
+    for row in range(down):
+        top, bottom = row * height // down + 2, (row + 1) * height // down - 1
+        for column in range(across):
             tone = np.clip(base + rng.normal(0, 12), 0, 255).astype(np.uint8)
-            picture[y + 2 : y + high - 1, max(x + 2, 0) : max(x + wide - 1, 0)] = tone
+            left = round((column + 0.5 * (row % 2)) * width / across) + 2
+            right = round((column + 1 + 0.5 * (row % 2)) * width / across) - 1
+            picture[top:bottom, left:right] = tone
+            picture[top:bottom, : max(right - width, 0)] = tone  # the last one of a row comes round
     speckle = (fractal_noise(rng, size)[..., None] - 0.5) * 40
     return np.clip(picture + speckle, 0, 255).astype(np.uint8)
 

@@ -22,6 +22,7 @@ Array = np.ndarray
 
 _TRIES = 60
 _MARGIN_PX = 3.0
+_BALL = 1.3  # a ball around an object is about this much larger than the box of its silhouette
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class Arranger:
     def look_at_table(self, things: Sequence[_Thing]) -> None:
         """Stand back so that these things have about the wanted size."""
         size = np.exp(self.rng.uniform(*np.log(self.size_px)))
-        distance = self.K[0, 0] * float(np.median([thing.diameter for thing in things])) / size
+        distance = self.K[0, 0] * float(np.median([thing.diameter for thing in things])) / (_BALL * size)
         rise, turn = np.radians(self.rng.uniform(22, 68)), self.rng.uniform(0, 2 * np.pi)
         eye = distance * np.array([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise)])
         upright = look_at(torch.from_numpy(eye)).numpy()
@@ -84,7 +85,7 @@ class Arranger:
         if self.cam_from_table is None:
             quaternion = torch.from_numpy(self.rng.normal(size=4))
             pose[:3, :3] = matrix_from_quaternion_wxyz(quaternion).numpy()
-            pose[:3, 3] = ray * self.K[0, 0] * thing.diameter / size
+            pose[:3, 3] = ray * self.K[0, 0] * thing.diameter / (_BALL * size)
             return pose
         pose[:3, :3] = _resting(self.rng)
         pose[2, 3] = -(thing.points @ pose[:3, :3].T)[:, 2].min()
@@ -107,7 +108,7 @@ class Arranger:
     def sensible(self, thing: _Thing, pose: Array) -> bool:
         """Whether any other object is before the camera and not far too large."""
         box = self._box(thing, pose)
-        return box is not None and bool((box[2:] - box[:2]).max() <= 1.6 * self.size_px[1])
+        return box is not None and bool((box[2:] - box[:2]).max() <= 1.3 * self.size_px[1])
 
     def _box(self, thing: _Thing, pose: Array) -> Array | None:
         points = thing.points @ pose[:3, :3].T + pose[:3, 3]
@@ -245,7 +246,7 @@ def _spot_before(
     offset = rng.uniform(0.3, 0.7) * span * np.array([np.cos(angle), abs(np.sin(angle))])
     nearer = place[2] - 0.5 * (thing.diameter + things[target].diameter) * rng.uniform(1.0, 1.4)
     pixel = (arranger.K @ place)[:2] / place[2] + offset
-    return pixel, focal * thing.diameter / nearer if nearer > 0.1 else size
+    return pixel, focal * thing.diameter / (_BALL * nearer) if nearer > 0.1 else size
 
 
 def _uncover(
@@ -265,7 +266,7 @@ def _uncover(
         hidden = [i for i in order if i < num_targets and shares[i] < min_visible]
         if not hidden:
             return drawn
-        full = drawn[hidden[0]].mask(arranger.camera.image_size)
+        full = drawn[hidden[0]].depth_in(arranger.camera.image_size) > 0
         covering = owner[full & ~masks[order.index(hidden[0])]]
         culprit = order[int(np.bincount(covering).argmax())]
         pose = None

@@ -8,9 +8,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sightline.geometry.boxes import boxes_from_masks
 from sightline.geometry.cameras import Camera
 from sightline.records import TriangleMesh
 from sightline.rendering import render_scene
@@ -19,7 +20,7 @@ from sightline.synthetic.layout import Placement, arrange
 from sightline.synthetic.lighting import LightSettings, cast_shadows, draw_lights
 from sightline.synthetic.objects import SyntheticObject
 from sightline.synthetic.sensor import SensorSettings, expose, sense_depth
-from sightline.synthetic.silhouettes import mask_box, visible_masks
+from sightline.synthetic.silhouettes import visible_masks
 
 Range = tuple[float, float]
 
@@ -66,10 +67,12 @@ class Scene:
         image: ``(h, w, 3)`` uint8 RGB.
         depth: ``(h, w)`` float32 metres as the sensor gives it, 0 where missing.
         camera: pinhole, without distortion.
+        names: the object of each instance.
         object_indices: which of the objects that were asked for each instance is.
         cam_from_obj: ``(m, 4, 4)`` float64 poses, metres.
         masks: ``(m, h, w)`` bool, what is seen of each.
         masks_full: ``(m, h, w)`` bool, what each would cover alone, within the picture.
+        silhouette_px: ``(m,)`` int64 pixels of the whole silhouette, those outside the picture too.
         visib_fract: ``(m,)`` float64 share of the whole silhouette that is seen.
         boxes: ``(m, 4)`` float64 ``xyxy`` pixels of the whole silhouette; may leave the picture.
         boxes_visible: ``(m, 4)`` float64 ``xyxy`` pixels of what is seen; NaN where nothing is.
@@ -78,10 +81,12 @@ class Scene:
     image: np.ndarray
     depth: Float[Tensor, "h w"]
     camera: Camera
+    names: tuple[str, ...]
     object_indices: tuple[int, ...]
     cam_from_obj: Float[Tensor, "m 4 4"]
     masks: Bool[Tensor, "m h w"]
     masks_full: Bool[Tensor, "m h w"]
+    silhouette_px: Int[Tensor, " m"]
     visib_fract: Float[Tensor, " m"]
     boxes: Float[Tensor, "m 4"]
     boxes_visible: Float[Tensor, "m 4"]
@@ -137,24 +142,22 @@ def make_scene(
     clean, depth = _draw(meshes, placement, camera, rng, settings)
     masks, _ = visible_masks(placement.silhouettes, camera.image_size)
     drawn = placement.silhouettes
-    visible = [float(mask.sum()) / max(s.num_pixels, 1) for mask, s in zip(masks, drawn, strict=True)]
-    full = np.array([s.mask(camera.image_size) for s in drawn]).reshape(masks.shape)
+    whole = torch.tensor([silhouette.num_pixels for silhouette in drawn], dtype=torch.int64)
+    full = np.array([s.depth_in(camera.image_size) > 0 for s in drawn], bool).reshape(masks.shape)
     return Scene(
         expose(clean, rng, settings.sensor),
         torch.from_numpy(sense_depth(depth, rng, settings.sensor)),
         camera,
+        tuple(objects[index].name for index in placement.kept),
         placement.kept,
         torch.from_numpy(placement.cam_from_obj),
         torch.from_numpy(masks),
         torch.from_numpy(full),
-        torch.tensor(visible, dtype=torch.float64),
-        _boxes([s.box for s in drawn]),
-        _boxes([mask_box(mask) for mask in masks]),
+        whole,
+        torch.from_numpy(masks).sum((1, 2)).double() / whole.clamp(min=1),
+        torch.stack([s.box for s in drawn]) if drawn else torch.zeros(0, 4, dtype=torch.float64),
+        boxes_from_masks(torch.from_numpy(masks)).double(),
     )
-
-
-def _boxes(boxes: Sequence[tuple[float, float, float, float]]) -> Float[Tensor, "m 4"]:
-    return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
 
 
 def _draw_camera(rng: np.random.Generator, settings: SceneSettings) -> Camera:

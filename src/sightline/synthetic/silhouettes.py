@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from sightline.geometry.boxes import boxes_from_masks
 from sightline.geometry.cameras import Camera
 from sightline.records import TriangleMesh
 from sightline.rendering import render_views
@@ -35,9 +38,10 @@ class Silhouette:
         return int((self.depth > 0).sum())
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
-        """``xyxy`` pixels around the silhouette, pixel edges included; NaN where nothing is drawn."""
-        return mask_box(self.depth > 0, self.left, self.top)
+    def box(self) -> Float[Tensor, "4"]:
+        """``xyxy`` pixels around the silhouette; NaN where nothing is drawn."""
+        corner = torch.tensor([self.left, self.top] * 2, dtype=torch.float64)
+        return boxes_from_masks(torch.from_numpy(self.depth > 0)) + corner
 
     def paste(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], Array]:
         """The window's part within a picture of ``size`` (width, height): where it goes, and its depth."""
@@ -47,31 +51,12 @@ class Silhouette:
         inside = self.depth[y1 - self.top : max(y2, y1) - self.top, x1 - self.left : max(x2, x1) - self.left]
         return (slice(y1, max(y2, y1)), slice(x1, max(x2, x1))), inside
 
-    def mask(self, size: tuple[int, int]) -> Array:
-        """``(h, w)`` bool of the part within a picture of ``size`` (width, height)."""
-        full = np.zeros((size[1], size[0]), bool)
+    def depth_in(self, size: tuple[int, int]) -> Array:
+        """``(h, w)`` float32 depth in a picture of ``size`` (width, height)."""
+        full = np.zeros((size[1], size[0]), np.float32)
         where, depth = self.paste(size)
-        full[where] = depth > 0
+        full[where] = depth
         return full
-
-
-def mask_box(mask: Array, left: int = 0, top: int = 0) -> tuple[float, float, float, float]:
-    """The ``xyxy`` box of a bool mask, from the outer edges of its pixels; NaN where it is empty.
-
-    Example:
-        >>> import numpy as np
-        >>> mask_box(np.array([[False, True, True]]))
-        (0.5, -0.5, 2.5, 0.5)
-    """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows) == 0:
-        return np.nan, np.nan, np.nan, np.nan
-    return (
-        float(columns[0] + left - 0.5),
-        float(rows[0] + top - 0.5),
-        float(columns[-1] + left + 0.5),
-        float(rows[-1] + top + 0.5),
-    )
 
 
 def draw_silhouette(mesh: TriangleMesh, cam_from_obj: Array, camera: Camera) -> Silhouette:
