@@ -82,8 +82,8 @@ def refine_poses(
         graduation: how often to halve the scale on the way down to ``scale_px`` (graduated non-convexity,
             Blake and Zisserman 1987): 0 starts at ``scale_px``, k at ``2^k scale_px``.
         max_iterations: of Levenberg-Marquardt at each scale.
-        tolerance: the descent ends when a step promises a smaller share of the cost than this: with n points some
-            ``sqrt(2 n tolerance)`` standard deviations away from the optimum.
+        tolerance: the descent ends when a step promises a smaller share of the cost than this: with n points
+            some ``sqrt(2 n tolerance)`` standard deviations away from the optimum.
 
     Returns:
         Poses with their covariance, all float64.
