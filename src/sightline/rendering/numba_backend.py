@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sightline.rendering import raster_numba, shade_numba
 from sightline.rendering.job import RenderJob
-from sightline.rendering.soup import Soup
+from sightline.rendering.raster_numba import project_vertices, rasterise
+from sightline.rendering.shade_numba import View, fill_normals, fill_xyz, shade
 
 _MIN_BAND_ROWS = 16
 
@@ -59,78 +59,34 @@ def _bands(job: RenderJob, threads: int) -> Iterator[_Band]:
 
 
 def _render_band(job: RenderJob, band: _Band, out: dict[str, NDArray]) -> None:
-    rows = slice(band.first_row, band.last_row)
     soup, cam_from_obj, k = job.soup, job.cam_from_obj[band.view], job.K[band.view]
     p, depth, triangle = _visible(job, band, k, 1)
-    nothing = triangle < 0
-    if "mask" in out:
-        np.logical_not(nothing, out=out["mask"][band.view, rows])
-    if "depth" in out:
-        np.copyto(out["depth"][band.view, rows], np.where(nothing, 0.0, depth), casting="same_kind")
-    if "instance" in out:
-        out["instance"][band.view, rows] = np.where(nothing, -1, soup.face_mesh[triangle])
-    if "xyz" in out or "normals" in out:
-        unwanted = np.empty((0, 0, 3), np.float32)
-        xyz = out["xyz"][band.view, rows] if "xyz" in out else unwanted
-        normals = out["normals"][band.view, rows] if "normals" in out else unwanted
-        shade_numba.describe(
-            triangle,
-            p,
-            soup.faces,
-            soup.vertices,
-            soup.face_mesh,
-            soup.normals,
-            cam_from_obj,
-            band.first_row,
-            xyz,
-            normals,
-        )
-    if "color" in out:
-        k = job.finer_intrinsics(k)
+    band_of = {name: picture[band.view, band.first_row : band.last_row] for name, picture in out.items()}
+    if "mask" in band_of:
+        np.greater_equal(triangle, 0, out=band_of["mask"])
+    if "depth" in band_of:
+        band_of["depth"][:] = np.where(triangle >= 0, depth, 0.0)
+    if "instance" in band_of:
+        band_of["instance"][:] = np.where(triangle >= 0, soup.face_mesh[triangle], -1)
+    if "xyz" in band_of:
+        fill_xyz(soup, p, triangle, band.first_row, band_of["xyz"])
+    if "normals" in band_of:
+        fill_normals(soup, cam_from_obj, p, triangle, band.first_row, band_of["normals"])
+    if "color" in band_of:
         if job.samples > 1:
+            k = job.finer_intrinsics(k)
             p, _, triangle = _visible(job, band, k, job.samples)
-        _shade(job, soup, band, k, p, triangle, out["color"][band.view, rows])
+        view = View(cam_from_obj, np.linalg.inv(k), job.light_table, job.lit)
+        shade(soup, view, p, triangle, job.samples, band.first_row, job.background, band_of["color"])
 
 
 def _visible(
     job: RenderJob, band: _Band, k: NDArray[np.float64], samples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
     soup = job.soup
-    p = np.empty_like(soup.vertices)
-    pixels_from_obj = np.ascontiguousarray(k @ job.cam_from_obj[band.view][:, :3])
-    raster_numba.project_vertices(soup.vertices, soup.vertex_mesh, pixels_from_obj, p)
+    p = np.empty((len(soup.vertices), 5))
+    project_vertices(soup, np.ascontiguousarray(k @ job.cam_from_obj[band.view][:, :3]), p)
     size = ((band.last_row - band.first_row) * samples, job.image_size[0] * samples)
-    depth, triangle = np.empty(size, np.float64), np.empty(size, np.int32)
-    raster_numba.rasterise(p, soup.faces, job.near, band.first_row * samples, depth, triangle)
+    depth, triangle = np.empty(size), np.empty(size, np.int32)
+    rasterise(p, soup.faces, job.near, band.first_row * samples, depth, triangle)
     return p, depth, triangle
-
-
-def _shade(
-    job: RenderJob,
-    soup: Soup,
-    band: _Band,
-    k: NDArray[np.float64],
-    p: NDArray[np.float64],
-    triangle: NDArray[np.int32],
-    color: NDArray[np.uint8],
-) -> None:
-    shade_numba.shade(
-        triangle,
-        p,
-        soup.faces,
-        soup.face_mesh,
-        soup.colors,
-        soup.uv,
-        soup.normals,
-        soup.mesh_levels,
-        soup.levels,
-        soup.texels,
-        job.cam_from_obj[band.view],
-        np.linalg.inv(k),
-        job.light_table,
-        job.lit,
-        job.background,
-        job.samples,
-        band.first_row,
-        color,
-    )

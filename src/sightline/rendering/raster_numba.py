@@ -14,55 +14,58 @@ import math
 from typing import no_type_check
 
 import numba
-import numpy as np
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def project_vertices(vertices, vertex_mesh, pixels_from_obj, out):
-    """Homogeneous pixels ``(z u, z v, z)`` of all vertices.
+def project_vertices(soup, pixels_from_obj, out) -> None:
+    """Homogeneous pixels and pixels ``(z u, z v, z, u, v)`` of all vertices.
 
     Args:
-        vertices: ``(v, 3)`` float64.
-        vertex_mesh: ``(v,)`` int32.
+        soup: the triangles.
         pixels_from_obj: ``(m, 3, 4)`` float64, ``K [R | t]`` of each mesh.
-        out: ``(v, 3)`` float64, written.
+        out: ``(v, 5)`` float64, written; ``u`` and ``v`` mean nothing behind the camera.
     """
-    for i in range(vertices.shape[0]):
-        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        matrix = pixels_from_obj[vertex_mesh[i]]
+    for i in range(soup.vertices.shape[0]):
+        m = soup.vertex_mesh[i]
+        x, y, z = soup.vertices[i, 0], soup.vertices[i, 1], soup.vertices[i, 2]
         for row in range(3):
-            out[i, row] = matrix[row, 0] * x + matrix[row, 1] * y + matrix[row, 2] * z + matrix[row, 3]
+            out[i, row] = (
+                pixels_from_obj[m, row, 0] * x
+                + pixels_from_obj[m, row, 1] * y
+                + pixels_from_obj[m, row, 2] * z
+                + pixels_from_obj[m, row, 3]
+            )
+        depth = out[i, 2] if out[i, 2] != 0.0 else 1.0
+        out[i, 3], out[i, 4] = out[i, 0] / depth, out[i, 1] / depth
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _edge(p, i, j):
     # The edge of two neighbours must be the same to the last bit, but for its sign: cross in one order always.
+    sign = 1.0
     if i > j:
-        x, y, w = _edge(p, j, i)
-        return -x, -y, -w
+        i, j, sign = j, i, -1.0
     return (
-        p[i, 1] * p[j, 2] - p[i, 2] * p[j, 1],
-        p[i, 2] * p[j, 0] - p[i, 0] * p[j, 2],
-        p[i, 0] * p[j, 1] - p[i, 1] * p[j, 0],
+        sign * (p[i, 1] * p[j, 2] - p[i, 2] * p[j, 1]),
+        sign * (p[i, 2] * p[j, 0] - p[i, 0] * p[j, 2]),
+        sign * (p[i, 0] * p[j, 1] - p[i, 1] * p[j, 0]),
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _pixel_bounds(p, i, j, k, near):
-    # The rectangle around the part of the triangle beyond the near plane.
+def _bounds_beyond_near(p, i, j, k, near):
+    # The rectangle around the part of the triangle beyond the near plane; empty (left > right) if there is none.
     left = top = math.inf
     right = bottom = -math.inf
     for a, b in ((i, j), (j, k), (k, i)):
-        za, zb = p[a, 2], p[b, 2]
-        if za >= near:
-            u, v = p[a, 0] / za, p[a, 1] / za
-            left, right = min(left, u), max(right, u)
-            top, bottom = min(top, v), max(bottom, v)
-        if (za >= near) != (zb >= near):
-            s = (near - za) / (zb - za)
+        if p[a, 2] >= near:
+            left, right = min(left, p[a, 3]), max(right, p[a, 3])
+            top, bottom = min(top, p[a, 4]), max(bottom, p[a, 4])
+        if (p[a, 2] >= near) != (p[b, 2] >= near):
+            s = (near - p[a, 2]) / (p[b, 2] - p[a, 2])
             u = (p[a, 0] + s * (p[b, 0] - p[a, 0])) / near
             v = (p[a, 1] + s * (p[b, 1] - p[a, 1])) / near
             left, right = min(left, u), max(right, u)
@@ -70,16 +73,29 @@ def _pixel_bounds(p, i, j, k, near):
     return left, top, right, bottom
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def rasterise(p, faces, near, first_row, depth, triangle):
+def _pixel_bounds(p, i, j, k, near):
+    if min(p[i, 2], p[j, 2], p[k, 2]) < near:
+        return _bounds_beyond_near(p, i, j, k, near)
+    return (
+        min(p[i, 3], p[j, 3], p[k, 3]),
+        min(p[i, 4], p[j, 4], p[k, 4]),
+        max(p[i, 3], p[j, 3], p[k, 3]),
+        max(p[i, 4], p[j, 4], p[k, 4]),
+    )
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def rasterise(p, faces, near, first_row, depth, triangle) -> None:
     """Fill a band of the z-buffer; both sides of a triangle are drawn.
 
-    A pixel's centre on the edge of two triangles belongs to one of them (top-left rule); of surfaces at the same depth
-    the first triangle wins.
+    A pixel's centre on the edge of two triangles belongs to one of them (top-left rule); of surfaces at the same
+    depth the first triangle wins.
 
     Args:
-        p: ``(v, 3)`` float64 homogeneous pixels.
+        p: ``(v, 5)`` float64 from ``project_vertices``.
         faces: ``(f, 3)`` int32.
         near: nearest depth that is drawn, metres.
         first_row: the picture's row at which the band begins.
@@ -92,7 +108,14 @@ def rasterise(p, faces, near, first_row, depth, triangle):
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
         left, top, right, bottom = _pixel_bounds(p, i, j, k, near)
-        if not (right >= 0.0 and left <= width - 1 and bottom >= first_row and top <= first_row + rows - 1):
+        # The slack keeps a centre that lies on the border; the edge functions below decide.
+        left, right = max(left - 1e-6, 0.0), min(right + 1e-6, width - 1.0)
+        top, bottom = max(top - 1e-6, float(first_row)), min(bottom + 1e-6, first_row + rows - 1.0)
+        if not (left <= right and top <= bottom):
+            continue
+        x0, x1 = math.ceil(left), math.floor(right)
+        y0, y1 = math.ceil(top), math.floor(bottom)
+        if x0 > x1 or y0 > y1:
             continue
         ax, ay, aw = _edge(p, j, k)
         det = p[i, 0] * ax + p[i, 1] * ay + p[i, 2] * aw
@@ -108,10 +131,6 @@ def rasterise(p, faces, near, first_row, depth, triangle):
         own_a = ax > 0.0 or (ax == 0.0 and ay > 0.0)
         own_b = bx > 0.0 or (bx == 0.0 and by > 0.0)
         own_c = cx > 0.0 or (cx == 0.0 and cy > 0.0)
-        x0 = int(math.ceil(max(left - 1e-6, 0.0)))
-        x1 = int(math.floor(min(right + 1e-6, width - 1.0)))
-        y0 = int(math.ceil(max(top - 1e-6, float(first_row))))
-        y1 = int(math.floor(min(bottom + 1e-6, first_row + rows - 1.0)))
         for y in range(y0, y1 + 1):
             row_a, row_b, row_c = ay * y + aw, by * y + bw, cy * y + cw
             for x in range(x0, x1 + 1):

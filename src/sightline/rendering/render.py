@@ -100,7 +100,15 @@ def _render(
     table = light_table(lights or Lights())
     back = check_background(background, image_size)
     job = RenderJob(soup, poses, k, image_size, wanted, table, lit, back, samples, near)
+    return RenderResult(_draw(job, torch.device(device), backend))
+
+
+def _draw(job: RenderJob, device: torch.device, backend: Backend) -> dict[str, Tensor]:
+    # The backends are imported here: Numba takes a third of a second, and may not be wanted at all.
+    if backend == "torch" or (backend == "auto" and device.type not in ("cpu", "mps")):
+        from sightline.rendering import torch_backend
+
+        return torch_backend.render(job, device)
     from sightline.rendering import numba_backend
 
-    layers = numba_backend.render(job)
-    return RenderResult({name: layer.to(device) for name, layer in layers.items()})
+    return {name: layer.to(device) for name, layer in numba_backend.render(job).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,8 @@ from sightline.rendering.texture import mip_chain
 PLAIN_GREY = 180.0
 
 
-@dataclass(frozen=True, eq=False)
-class Soup:
-    """The triangles of ``m`` meshes, with everything that shading needs.
+class Soup(NamedTuple):
+    """The triangles of ``m`` meshes, with everything that shading needs (a tuple, because Numba can read those).
 
     Args:
         vertices: ``(v, 3)`` float64, each in its own mesh's frame, metres.
