@@ -42,12 +42,10 @@ def frame(frame_id=3, **changes):
     random = np.random.default_rng(frame_id)
     depth = random.uniform(0.5, 2.0, (HEIGHT, WIDTH))
     depth[:, :6] = 0.0
-    whole, seen = mask_of((5, 15), (2, 6)), mask_of((5, 12), (2, 5))
+    whole, seen, nothing = mask_of((5, 15), (2, 6)), mask_of((5, 12), (2, 5)), mask_of((0, 0), (0, 0))
     objects = (
         FrameObject("obj_000005", 5, pose(1), mask=seen, mask_amodal=whole, silhouette_px=50),
-        FrameObject(
-            "obj_000012", 12, pose(2), mask=mask_of((0, 0), (0, 0)), mask_amodal=mask_of((1, 3), (1, 9))
-        ),
+        FrameObject("obj_000012", 12, pose(2), mask=nothing, mask_amodal=mask_of((1, 3), (1, 9))),
     )
     values = {
         "frame_id": frame_id,
@@ -170,7 +168,7 @@ def test_what_bop_cannot_hold_is_refused(tmp_path, changes, message):
 
 def test_a_number_twice_is_refused(tmp_path):
     with (
-        pytest.raises(ValueError, match="image 3: there is a frame"),
+        pytest.raises(ValueError, match="image 3: there is"),
         BopSceneWriter(tmp_path / "1") as writer,
     ):
         writer.add(frame(3))
@@ -189,7 +187,7 @@ def edit(scene, name, change):
         (
             "scene_camera.json",
             lambda c: c["3"].pop("cam_K"),
-            r"scene_camera\.json: image 3: the key 'cam_K' is mis",
+            r"scene_camera\.json: image 3: the key 'cam_K'",
         ),
         ("scene_camera.json", lambda c: c["3"].update(cam_K=[1, 2]), "cam_K: expected 3 x 3 numbers, got 2"),
         (
@@ -200,12 +198,12 @@ def edit(scene, name, change):
         (
             "scene_camera.json",
             lambda c: c["3"].update(depth_scale="mm"),
-            "depth_scale: expected a number, got 'mm'",
+            "depth_scale: expected a number",
         ),
         (
             "scene_camera.json",
             lambda c: c.update(first=c.pop("3")),
-            "expected image numbers as keys, got 'first'",
+            "expected image numbers as keys",
         ),
         (
             "scene_gt.json",
@@ -219,7 +217,7 @@ def edit(scene, name, change):
         (
             "scene_gt.json",
             lambda c: c["3"][0].update(obj_id="mug"),
-            "obj_id: expected a whole number, got 'mug'",
+            "obj_id: expected a whole number",
         ),
         ("scene_gt_info.json", lambda c: c["3"].pop(), "expected 2 objects as in scene_gt.json, got 1"),
         ("scene_gt_info.json", lambda c: c["3"][0].pop("bbox_obj"), "image 3, object 0: the key 'bbox_obj'"),
@@ -309,7 +307,7 @@ def test_models_info_round_trips_in_millimetres(tmp_path):
         (lambda c: c["5"].update(min_x=None), "min_x: expected a number"),
         (
             lambda c: c["5"].update(symmetries_discrete=[[1, 2]]),
-            r"symmetries_discrete\[0\]: motion: expected 4 x 4",
+            r"discrete\[0\]: motion: expected 4 x 4",
         ),
         (
             lambda c: c["5"].update(symmetries_continuous=[{"axis": [0, 0, 1], "offset": [0, 0, 0]}] * 2),

@@ -170,9 +170,7 @@ class BopDataset:
 
     def frame_set(self) -> FrameSet:
         """The data set as frames, meshes and symmetries, to be written as another format."""
-        folder = self.models_folder
-        meshes = (
-            {} if folder is None else {p.stem: MeshFile(p, "mm") for p in sorted(folder.glob("obj_*.ply"))}
-        )
+        files = [] if self.models_folder is None else sorted(self.models_folder.glob("obj_*.ply"))
+        meshes = {path.stem: MeshFile(path, "mm") for path in files}
         symmetries = {object_name(obj_id): info.symmetry for obj_id, info in self.models_info.items()}
         return FrameSet(self.frames, meshes, symmetries)

@@ -80,16 +80,12 @@ def read_models_info(path: str | Path) -> dict[int, ModelInfo]:
     """
     path = Path(path)
     content = Fields.of(read_json(path), path, "top level")
-    return {
-        int(key): _model_info(Fields.of(content.values[key], path, f"object {key}")) for key in _ids(content)
-    }
-
-
-def _ids(content: Fields) -> list[str]:
-    for key in content.values:
+    models = {}
+    for key, value in content.values.items():
         if not key.isdigit():
-            raise ValueError(f"{content.path}: expected object numbers as keys, got {key!r}")
-    return list(content.values)
+            raise ValueError(f"{path}: expected object numbers as keys, got {key!r}")
+        models[int(key)] = _model_info(Fields.of(value, path, f"object {key}"))
+    return models
 
 
 def _model_info(entry: Fields) -> ModelInfo:
@@ -103,8 +99,8 @@ def symmetry_from_bop(entry: Fields) -> SymmetryGroup:
     """The symmetries of one object of ``models_info.json``.
 
     Args:
-        entry: with ``symmetries_discrete`` (4x4, row-wise, mm) and ``symmetries_continuous`` (axis, offset mm),
-            both optional.
+        entry: with ``symmetries_discrete`` (4x4, row-wise, mm) and ``symmetries_continuous`` (axis, offset
+            mm), both optional.
 
     Returns:
         The group, metres, with the identity in the first place.
@@ -113,8 +109,9 @@ def symmetry_from_bop(entry: Fields) -> SymmetryGroup:
         ValueError: a motion that is not rigid, or more than one axis of revolution.
 
     Example:
-        >>> fields = Fields({"symmetries_continuous": [{"axis": [0, 0, 1], "offset": [0, 0, 50]}]}, Path("a"), "")
-        >>> symmetry_from_bop(fields).offset.tolist()
+        >>> turn = {"axis": [0, 0, 1], "offset": [0, 0, 50]}
+        >>> entry = Fields({"symmetries_continuous": [turn]}, Path("models_info.json"), "object 1")
+        >>> symmetry_from_bop(entry).offset.tolist()
         [0.0, 0.0, 0.05]
     """
     motions = [torch.eye(4, dtype=torch.float64)]

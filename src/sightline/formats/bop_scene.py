@@ -27,8 +27,8 @@ _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 class BopScene(Sequence[Frame]):
     """One scene of a BOP data set, a sequence of frames by ascending image number.
 
-    Objects are named ``obj_000005``. Without ``scene_gt.json`` (test pictures without public truth) the frames
-    hold no objects.
+    Objects are named ``obj_000005``. Without ``scene_gt.json`` (test pictures without public truth) the
+    frames hold no objects.
 
     Args:
         folder: such as ``test/000002``.
@@ -117,8 +117,8 @@ class BopScene(Sequence[Frame]):
             infos = self._entries("scene_gt_info.json", image_id, self._info[image_id])
             if len(infos) != len(listed):
                 raise ValueError(
-                    f"{self.folder / 'scene_gt_info.json'}: image {image_id}: expected {len(listed)} objects as "
-                    f"in scene_gt.json, got {len(infos)}"
+                    f"{self.folder / 'scene_gt_info.json'}: image {image_id}: expected {len(listed)} objects "
+                    f"as in scene_gt.json, got {len(infos)}"
                 )
         return tuple(
             self._object(image_id, i, truth, info)

@@ -27,8 +27,8 @@ _INVISIBLE = [-1, -1, -1, -1]
 class BopSceneWriter:
     """Write frames to a BOP scene folder; if the ``with`` block fails, no folder appears.
 
-    ``scene_gt_info.json`` is made of the masks as BOP's own tool makes it: boxes join the first and last pixel
-    (``width = last - first``), ``px_count_all`` counts the silhouette outside the picture too where
+    ``scene_gt_info.json`` is made of the masks as BOP's own tool makes it: boxes join the first and the last
+    pixel (``width = last - first``), ``px_count_all`` counts the silhouette outside the picture too where
     ``silhouette_px`` says so, ``visib_fract = px_count_visib / px_count_all``.
 
     Args:
@@ -133,8 +133,8 @@ class BopSceneWriter:
         for kind, mask in loaded.items():
             if mask.shape[::-1] != camera.image_size:
                 raise ValueError(
-                    f"{self.folder}: image {frame_id}, object {index}: expected a mask of {camera.image_size} "
-                    f"pixels, got {mask.shape[::-1]}"
+                    f"{self.folder}: image {frame_id}, object {index}: expected a mask of "
+                    f"{camera.image_size} pixels, got {mask.shape[::-1]}"
                 )
             write_mask(self._temporary / kind / f"{frame_id:06d}_{index:06d}.png", mask)
         return _info_entry(found, loaded.get("mask"), loaded.get("mask_visib"), depth)
