@@ -114,6 +114,15 @@ def test_behind_the_camera_is_nan_with_zero_gradient():
     assert points.grad[1:].abs().sum() == 0
 
 
+def test_beyond_the_lens_is_nan_with_zero_gradient():
+    px = torch.tensor([[320.0, 240.0], [9000.0, 9000.0]], dtype=torch.float64, requires_grad=True)
+    depth = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    points = unproject(px, depth, K, LENS)
+    assert points.isnan().all(-1).tolist() == [False, True]
+    points.nansum().backward()
+    assert px.grad.isfinite().all() and depth.grad.tolist()[1] == 0
+
+
 def test_gradients():
     points = points_in_view(5, 4).requires_grad_()
     matrix, lens = K.clone().requires_grad_(), LENS.clone().requires_grad_()

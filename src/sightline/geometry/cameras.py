@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from sightline.geometry.distortion import distort, invertible_radius, undistort
 from sightline.geometry.focal import focal_mm_to_px
@@ -79,9 +80,12 @@ def unproject(
         tensor([0.2000, 0.0000, 2.0000])
     """
     xy = to_normalised(px, K)
-    if distortion is not None:
-        xy = undistort(xy, distortion).xy
-    return torch.cat([xy, torch.ones_like(xy[..., :1])], -1) * depth[..., None]
+    if distortion is None:
+        return functional.pad(xy, (0, 1), value=1.0) * depth[..., None]
+    xy, valid = undistort(xy, distortion)
+    safe = torch.where(valid[..., None], xy, 0.0)  # no NaN times zero in the gradient of the depth
+    points = functional.pad(safe, (0, 1), value=1.0) * depth[..., None]
+    return torch.where(valid[..., None], points, torch.nan)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,26 @@ def distort(xy: Float[Tensor, "*points 2"], distortion: Float[Tensor, "... 5"]) 
     return _lens(xy, per_point(distortion, 1).to(xy))
 
 
+def distortion_jacobian(
+    xy: Float[Tensor, "*points 2"], distortion: Float[Tensor, "... 5"]
+) -> Float[Tensor, "... 2 2"]:
+    """The derivative of :func:`distort` by the ideal coordinates.
+
+    Args:
+        xy: ``(*points, 2)`` ideal coordinates ``(X/Z, Y/Z)``.
+        distortion: ``(5,)`` k1 k2 p1 p2 k3 for all points, or ``(*batch, 5)`` with points ``(*batch, n, 2)``.
+
+    Returns:
+        ``(*points, 2, 2)``, row i the gradient of distorted coordinate i; symmetric.
+
+    Example:
+        >>> distortion_jacobian(torch.tensor([1.0, 0.0]), torch.tensor([-0.1, 0.0, 0.0, 0.0, 0.0]))
+        tensor([[0.7000, 0.0000],
+                [0.0000, 0.9000]])
+    """
+    return _lens_jacobian(xy, per_point(distortion, 1).to(xy))
+
+
 def invertible_radius(distortion: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch"]:
     """Up to which ideal radius the radial model is one to one.
 
@@ -100,7 +120,7 @@ def undistort(xy: Float[Tensor, "*points 2"], distortion: Float[Tensor, "... 5"]
     with torch.no_grad():
         ideal, valid = _solve(xy, coefficients)
         ideal = torch.where(valid[..., None], ideal, 0.0)
-        inverse = _inverse_2x2(_jacobian(ideal, coefficients))
+        inverse = _inverse_2x2(_lens_jacobian(ideal, coefficients))
     # One more Newton step, from a constant start with a constant slope: its derivative is the implicit one.
     residual = xy - _lens(ideal, coefficients)
     step = (inverse @ residual[..., None])[..., 0]
@@ -125,8 +145,12 @@ def undistort_pixels(
         >>> undistort_pixels(torch.tensor([97.5, 50.0]), K, torch.tensor([-0.2, 0.0, 0.0, 0.0, 0.0])).xy
         tensor([100.,  50.])
     """
-    xy, valid = undistort(to_normalised(px, K), distortion)
-    return Undistorted(to_pixels(xy, K), valid)
+    # Zeros stand in for what is not valid, lest NaN times zero come into the gradient of K.
+    known = px.isfinite().all(-1)
+    xy, valid = undistort(to_normalised(torch.where(known[..., None], px, 0.0), K), distortion)
+    valid = valid & known
+    ideal = to_pixels(torch.where(valid[..., None], xy, 0.0), K)
+    return Undistorted(torch.where(valid[..., None], ideal, torch.nan), valid)
 
 
 def distort_pixels(
@@ -168,7 +192,7 @@ def _solve(target: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     eps = torch.finfo(target.dtype).eps
     for _ in range(_PLANAR_STEPS):
         residual = target - _lens(ideal, coefficients)
-        step = (_inverse_2x2(_jacobian(ideal, coefficients)) @ residual[..., None])[..., 0]
+        step = (_inverse_2x2(_lens_jacobian(ideal, coefficients)) @ residual[..., None])[..., 0]
         # Tangential terms move the solution by little; a longer step is a singular Jacobian at the fold.
         length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
         ideal = ideal + step * (0.1 / length.clamp_min(0.1))
@@ -177,7 +201,7 @@ def _solve(target: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     error = torch.linalg.vector_norm(target - _lens(ideal, coefficients), dim=-1)
     found = torch.linalg.vector_norm(ideal, dim=-1)
     valid = (error <= 64 * eps * (1 + radius)) & (found <= limit * (1 + 1e-6))
-    return ideal, valid & (_determinant(_jacobian(ideal, coefficients)) > 0)
+    return ideal, valid & (_determinant(_lens_jacobian(ideal, coefficients)) > 0)
 
 
 def _solve_radius(target: Tensor, coefficients: Tensor, limit: Tensor) -> Tensor:
@@ -198,7 +222,7 @@ def _solve_radius(target: Tensor, coefficients: Tensor, limit: Tensor) -> Tensor
     return radius
 
 
-def _jacobian(xy: Tensor, coefficients: Tensor) -> Tensor:
+def _lens_jacobian(xy: Tensor, coefficients: Tensor) -> Tensor:
     k1, k2, p1, p2, k3 = coefficients.unbind(-1)
     x, y = xy.unbind(-1)
     r2 = x * x + y * y
