@@ -32,7 +32,9 @@ def printed_box(seed: int = 0) -> TriangleMesh:
         for sign in (-1.0, 1.0):
             corners = [i for i in range(8) if signs[i, axis] == sign]
             a, b, c, d = corners[0], corners[1], corners[3], corners[2]
-            outward = torch.linalg.cross(vertices[b] - vertices[a], vertices[c] - vertices[a])[axis] * sign > 0
+            outward = (
+                torch.linalg.cross(vertices[b] - vertices[a], vertices[c] - vertices[a])[axis] * sign > 0
+            )
             sides.append((a, b, c, d) if outward else (a, d, c, b))
     faces, uv = [], []
     for index, (a, b, c, d) in enumerate(sides):

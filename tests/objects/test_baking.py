@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.objects.baking import PosedPhoto, bake_photos
 from sightline.records import TriangleMesh
 from sightline.rendering import render_views
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 def _plain_box() -> TriangleMesh:
@@ -37,10 +37,13 @@ def test_baked_mesh_looks_right_from_elsewhere():
 
 
 def test_more_photos_show_more():
-    shares = [bake_photos(_plain_box(), photos)[1] for photos in (
-        [_photo(box_pose())],
-        [_photo(box_pose()), _photo(box_pose(tilt=3.4))],
-    )]
+    shares = [
+        bake_photos(_plain_box(), photos)[1]
+        for photos in (
+            [_photo(box_pose())],
+            [_photo(box_pose()), _photo(box_pose(tilt=3.4))],
+        )
+    ]
     assert shares[1] > shares[0] + 0.2
 
 
@@ -55,7 +58,9 @@ def test_unseen_faces_stay_plain():
 
 def test_masked_part_of_a_photo_is_not_baked():
     photo = _photo(box_pose())
-    nothing = PosedPhoto(photo.image, photo.camera, photo.cam_from_obj, torch.zeros(240, 320, dtype=torch.bool))
+    nothing = PosedPhoto(
+        photo.image, photo.camera, photo.cam_from_obj, torch.zeros(240, 320, dtype=torch.bool)
+    )
     with pytest.raises(ValueError, match="no photograph sees the mesh"):
         bake_photos(_plain_box(), [nothing])
 

@@ -130,7 +130,9 @@ def _check_hashes(root: Path, manifest: dict[str, Any]) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: the card lists this file, but it is missing")
         if _sha256(path) != wanted:
-            raise ValueError(f"{path}: its SHA-256 is not the one that card.json states; the file was changed")
+            raise ValueError(
+                f"{path}: its SHA-256 is not the one that card.json states; the file was changed"
+            )
 
 
 def _write_template(root: Path, index: int, view: Template) -> dict[str, Any]:

@@ -117,5 +117,3 @@ def _framing(points_cam: Float[Tensor, "n v 3"], size: int, fill: float) -> Floa
     K[:, :2, 2] = (size - 1) / 2 - focal[:, None] * (low + high) / 2
     K[:, 2, 2] = 1.0
     return K
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -13,31 +13,42 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sightline.geometry.boxes import box_iou
+from sightline.geometry.boxes import clip, iou
 from sightline.geometry.cameras import Camera
 from sightline.geometry.pnp import solve_pnp
 from sightline.geometry.poses import transform
+from sightline.objects.alignment import align_pose
 from sightline.objects.card import ObjectCard
 from sightline.objects.verification import Verification, verify_pose
-from sightline.records import Correspondences, PoseEstimate
+from sightline.records import Correspondences, PoseEstimate, TriangleMesh
+
+_WORTH_ALIGNING = 0.2  # a pose that scores less is not a few pixels off but wrong
+
+PictureFeatures: TypeAlias = Any
+"""What a matcher computes once a picture; each room has its own."""
 
 
 class Matcher(Protocol):
     """What a matcher room offers: ``sift`` is one, learned rooms are others."""
 
-    def describe(self, image: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - each room has features of its own
-        """Compute what is computed once a picture."""
+    def describe(self, image: NDArray[np.uint8]) -> PictureFeatures:
+        """Compute what is computed once a picture, ``(h, w, 3)`` uint8 RGB."""
         ...
 
     def match(
-        self, features: Any, card: ObjectCard, *, box: Tensor | None = None, max_groups: int = 4  # noqa: ANN401
+        self,
+        features: PictureFeatures,
+        card: ObjectCard,
+        *,
+        box: Float[Tensor, "4"] | None = None,
+        max_groups: int = 4,
     ) -> list[Correspondences]:
-        """Sets of correspondences, one a possible instance."""
+        """Sets of correspondences, one a possible instance, the best supported first."""
         ...
 
     def rematch(
         self,
-        features: Any,  # noqa: ANN401
+        features: PictureFeatures,
         card: ObjectCard,
         camera: Camera,
         cam_from_obj: Float[Tensor, "4 4"],
@@ -87,8 +98,8 @@ class PoseEstimator:
         cards: Sequence[ObjectCard],
         matcher: Matcher,
         *,
-        min_score: float = 0.3,
-        min_inliers: int = 8,
+        min_score: float = 0.4,
+        min_inliers: int = 6,
         max_instances: int = 1,
     ) -> None:
         self.cards = list(cards)
@@ -126,8 +137,10 @@ class PoseEstimator:
         for card in self.cards:
             box = (boxes or {}).get(card.name)
             prior = (priors or {}).get(card.name)
-            for one in self._find_card(picture, card, box, prior):
-                found.append(replace(one, seconds={"features": describing, **one.seconds}))
+            found += [
+                replace(one, seconds={"features": describing, **one.seconds})
+                for one in self._find_card(picture, card, box, prior)
+            ]
         return _drop_contradictions(found)
 
     def _find_card(
@@ -205,7 +218,7 @@ class PoseEstimator:
             reason=result.reason,
             name=card.name,
         )
-        return self._verify(picture, card, pose, matches, {**seconds})
+        return self._verify(picture, card, pose, matches, seconds)
 
     def _verify(
         self,
@@ -220,7 +233,7 @@ class PoseEstimator:
         score = 1.0 - float(np.exp(-pose.num_inliers / 20.0))
         reason = "not verified: the card has no mesh"
         if card.mesh is not None:
-            check = verify_pose(card.mesh, pose.cam_from_obj, picture.image, picture.camera, depth=picture.depth)
+            pose, check = self._align(picture, card.mesh, pose)
             score, reason = check.score, pose.reason
         seconds = {**seconds, "verify": time.perf_counter() - started}
         doubt = ""
@@ -233,11 +246,27 @@ class PoseEstimator:
         return FoundObject(card, pose, box, matches, check, seconds)
 
 
+    def _align(
+        self, picture: _Picture, mesh: TriangleMesh, pose: PoseEstimate
+    ) -> tuple[PoseEstimate, Verification]:
+        """Verify a pose, and move it onto the picture where that is better borne out."""
+        check = verify_pose(mesh, pose.cam_from_obj, picture.image, picture.camera, depth=picture.depth)
+        if check.score < _WORTH_ALIGNING:
+            return pose, check
+        moved = align_pose(
+            mesh, pose.cam_from_obj, picture.image, picture.camera, covariance=pose.covariance
+        )
+        better = verify_pose(mesh, moved, picture.image, picture.camera, depth=picture.depth)
+        if better.score <= check.score:
+            return pose, check
+        return replace(pose, R=moved[:3, :3], t=moved[:3, 3]), better
+
+
 @dataclass(frozen=True, eq=False)
 class _Picture:
     image: NDArray[np.uint8]
     camera: Camera
-    features: Any
+    features: PictureFeatures
     depth: Tensor | None
 
     @property
@@ -253,9 +282,7 @@ def projected_box(card: ObjectCard, cam_from_obj: Float[Tensor, "4 4"], camera: 
     pixels = pixels[pixels.isfinite().all(1)]
     if len(pixels) == 0:
         return torch.full((4,), torch.nan, dtype=torch.float64)
-    limit = torch.tensor([camera.width - 1, camera.height - 1], dtype=torch.float64)
-    low = torch.minimum(pixels.amin(0).clamp_min(0), limit)
-    return torch.cat([low, torch.minimum(pixels.amax(0).clamp_min(0), limit)])
+    return clip(torch.cat([pixels.amin(0), pixels.amax(0)]), camera.image_size)
 
 
 def _not_found(card: ObjectCard, reason: str, seconds: dict[str, float]) -> FoundObject:
@@ -288,7 +315,7 @@ def _drop_contradictions(found: list[FoundObject]) -> list[FoundObject]:
 
 
 def _overlap(a: FoundObject, b: FoundObject) -> float:
-    return float(box_iou(a.box[None], b.box[None])[0, 0])
+    return float(iou(a.box, b.box))
 
 
 def inlier_mask(found: FoundObject) -> Bool[Tensor, " m"]:

@@ -120,9 +120,7 @@ def _posed(entry: PhotoEntry) -> PosedPhoto:
     pose = entry.cam_from_obj
     if pose is None:
         assert entry.object_points is not None and entry.image_points is not None
-        pose = solve_photo_pose(
-            entry.camera, entry.object_points, entry.image_points, name=str(entry.path)
-        )
+        pose = solve_photo_pose(entry.camera, entry.object_points, entry.image_points, name=str(entry.path))
     return PosedPhoto(entry.image, entry.camera, pose, entry.mask)
 
 

@@ -63,9 +63,7 @@ def draw_found(image: NDArray[np.uint8], camera: Camera, found: list[FoundObject
     )
 
 
-def draw_evidence(
-    image: NDArray[np.uint8], camera: Camera, found: FoundObject
-) -> NDArray[np.uint8] | None:
+def draw_evidence(image: NDArray[np.uint8], camera: Camera, found: FoundObject) -> NDArray[np.uint8] | None:
     """The template that most matches came from, beside the part of the picture that they lie in.
 
     Args:

@@ -100,7 +100,9 @@ def open_source(path: str | Path) -> Source:
     if path.is_dir():
         files = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES))
         if not files:
-            raise ValueError(f"{path}: expected a folder with pictures, found none ({', '.join(sorted(_PICTURES))})")
+            raise ValueError(
+                f"{path}: expected a folder with pictures, found none ({', '.join(sorted(_PICTURES))})"
+            )
         return Source(path, files)
     if path.suffix.lower() in _PICTURES:
         return Source(path, (path,))

@@ -74,4 +74,3 @@ def _extrapolate(poses: list[Float[Tensor, "4 4"]]) -> Float[Tensor, "4 4"]:
     expected[:3, :3] = step[:3, :3] @ last[:3, :3]
     expected[:3, 3] = 2 * last[:3, 3] - before[:3, 3]
     return expected
-

@@ -1,7 +1,7 @@
 """The classical room: RootSIFT of the templates, lifted to the object, matched, grouped and guided.
 
-``features`` describes one picture, ``bank`` all templates of an object, ``matching`` pairs them, ``hypotheses``
-groups pairs into instances, ``inference`` is the door.
+``features`` describes one picture, ``bank`` all templates of an object, ``matching`` pairs them,
+``hypotheses`` groups pairs into instances, ``inference`` is the door.
 """
 
 from sightline.sift.bank import FeatureBank, build_bank

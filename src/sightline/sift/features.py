@@ -57,7 +57,9 @@ def extract_features(
 
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     # precise upscale: without it the first octave is a quarter pixel off
-    detector = cv2.SIFT_create(nfeatures=max_features, contrastThreshold=contrast, enable_precise_upscale=True)
+    detector = cv2.SIFT_create(
+        nfeatures=max_features, contrastThreshold=contrast, enable_precise_upscale=True
+    )
     keypoints, raw = detector.detectAndCompute(grey, None)
     if raw is None or len(keypoints) == 0:
         return _empty()

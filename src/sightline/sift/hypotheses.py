@@ -1,4 +1,4 @@
-"""Groups of matches that agree on where an object's centre lies: one group an instance (Lowe, 2004, sec. 7.3)."""
+"""Groups of matches that agree on an object's centre: one group an instance (Lowe, 2004, section 7.3)."""
 
 from __future__ import annotations
 

@@ -30,9 +30,7 @@ class SiftMatcher:
         0
     """
 
-    def __init__(
-        self, cards: list[ObjectCard], *, max_features: int = 4000, max_ratio: float = 0.85
-    ) -> None:
+    def __init__(self, cards: list[ObjectCard], *, max_features: int = 4000, max_ratio: float = 0.85) -> None:
         self._banks = {card.name: build_bank(card) for card in cards}
         self._max_features = max_features
         self._max_ratio = max_ratio
@@ -96,4 +94,3 @@ class SiftMatcher:
         bank = self._banks[card.name]
         matches = guided_matches(features, bank, camera, cam_from_obj, radius_px=radius_px)
         return matches.correspondences(features, bank)
-

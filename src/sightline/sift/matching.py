@@ -78,9 +78,7 @@ def match_features(
         none = torch.zeros(0, dtype=torch.long)
         return Matches(none, none, torch.zeros(0, dtype=torch.float64))
     count = min(_NEIGHBOURS, len(bank))
-    best = [
-        (part @ bank.descriptors.T).topk(count, dim=1) for part in features.descriptors.split(_CHUNK)
-    ]
+    best = [(part @ bank.descriptors.T).topk(count, dim=1) for part in features.descriptors.split(_CHUNK)]
     similarity = torch.cat([b.values for b in best]).double()
     index = torch.cat([b.indices for b in best])
     apart = (bank.points_3d[index] - bank.points_3d[index[:, :1]]).norm(dim=-1) > diameter / 20

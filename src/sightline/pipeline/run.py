@@ -1,0 +1,190 @@
+"""The commands ``pose``, ``track`` and ``detect``: from a source and cards on disk to results on disk."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track as progress_bar
+
+from sightline.formats.atomic import atomic_write
+from sightline.formats.images import write_image
+from sightline.formats.videos import VideoWriter
+from sightline.objects.card import ObjectCard
+from sightline.objects.card_files import load_card
+from sightline.pipeline.estimate import FoundObject, PoseEstimator
+from sightline.pipeline.explain import write_report
+from sightline.pipeline.focal import ChosenCamera, choose_camera
+from sightline.pipeline.pictures import draw_found
+from sightline.pipeline.results import PoseLog
+from sightline.pipeline.sources import Frame, Source, open_source
+from sightline.pipeline.tracking import track
+from sightline.sift import SiftMatcher
+from sightline.vis.plots import plot_timeline
+from sightline.vis.tables import PoseRow, pose_table
+
+
+@dataclass(frozen=True, eq=False)
+class RunSummary:
+    """What a run over a source found.
+
+    Args:
+        camera: the camera and how it is known.
+        num_frames: how many pictures were looked at.
+        num_valid: by name, how many of them have a valid pose.
+        seconds: time of the whole run.
+    """
+
+    camera: ChosenCamera
+    num_frames: int
+    num_valid: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def run_poses(
+    source_path: Path,
+    card_folders: list[Path],
+    output: Path,
+    *,
+    camera_file: Path | None = None,
+    focal: float | str | None = None,
+    max_instances: int = 1,
+    min_score: float = 0.3,
+    follow: bool = False,
+    report: bool = True,
+    console: Console | None = None,
+) -> RunSummary:
+    """Find the objects of some cards in every picture of a source and write all that was found.
+
+    Args:
+        source_path: a picture, a folder or a video.
+        card_folders: the cards.
+        output: folder for poses.json, overlays and reports; created if need be.
+        camera_file: JSON file with the camera.
+        focal: focal length in pixels, or ``auto``.
+        max_instances: of one object in one picture.
+        min_score: lowest verification score of a valid pose.
+        follow: whether the last pose is the prior of the next picture.
+        report: whether pictures get a report.
+        console: where progress and tables go.
+
+    Returns:
+        The summary.
+
+    Raises:
+        FileNotFoundError: a source or card is missing.
+        ValueError: a source, card or camera that cannot be used.
+    """
+    started = time.perf_counter()
+    console = console or Console()
+    source = open_source(source_path)
+    cards = [load_card(folder) for folder in card_folders]
+    with console.status("reading the cards' features"):
+        estimator = make_estimator(cards, max_instances=max_instances, min_score=min_score)
+    with console.status("finding out about the camera"):
+        chosen = choose_camera(source, estimator, camera_file=camera_file, focal=focal)
+    console.print(f"camera: {chosen.reason}", highlight=False, soft_wrap=True)
+    output.mkdir(parents=True, exist_ok=True)
+    log = PoseLog(source, chosen)
+    with ExitStack() as stack:
+        video = None
+        if source.is_video or follow:
+            video = stack.enter_context(
+                VideoWriter(output / "overlay.mp4", source.fps if source.is_video else 10)
+            )
+        results = _follow(source, estimator, chosen) if follow else _each(source, estimator, chosen)
+        total = len(source)
+        for frame, found in progress_bar(
+            results, "frames", total=total, console=console, transient=True, disable=total < 3
+        ):
+            log.add(frame, found)
+            overlay = draw_found(frame.image, chosen.camera, found)
+            if video is not None:
+                video.write(overlay)
+                continue
+            stem = "overlay" if total == 1 else f"{Path(frame.name).stem}_overlay"
+            write_image(output / f"{stem}.png", overlay)
+            if report:
+                target = output / ("report.html" if total == 1 else f"{Path(frame.name).stem}_report.html")
+                write_report(target, frame, chosen, found)
+            if total == 1:
+                console.print(pose_table([row_of(one) for one in found]).rich())
+    log.write(output / "poses.json")
+    summary = RunSummary(chosen, log.num_frames, dict(log.num_valid), time.perf_counter() - started)
+    if video is not None:
+        _write_timeline(output / "timeline.png", log, source.fps, min_score)
+    _say(console, summary, cards, output)
+    return summary
+
+
+def make_estimator(
+    cards: list[ObjectCard], *, max_instances: int = 1, min_score: float = 0.3
+) -> PoseEstimator:
+    """The estimator with the classical matcher.
+
+    Args:
+        cards: the objects.
+        max_instances: of one object in one picture.
+        min_score: lowest verification score of a valid pose.
+    """
+    return PoseEstimator(cards, SiftMatcher(cards), max_instances=max_instances, min_score=min_score)
+
+
+def row_of(found: FoundObject) -> PoseRow:
+    """One line of the table of poses."""
+    distance = float(found.pose.t.norm()) if found.pose.valid else None
+    return PoseRow(
+        name=found.card.name,
+        score=found.pose.score,
+        found=found.pose.valid,
+        distance=distance,
+        seconds=sum(found.seconds.values()),
+        note=found.pose.reason,
+    )
+
+
+def _each(
+    source: Source, estimator: PoseEstimator, chosen: ChosenCamera
+) -> Iterator[tuple[Frame, list[FoundObject]]]:
+    for frame in source:
+        yield frame, estimator.find(frame.image, chosen.camera)
+
+
+def _follow(
+    source: Source, estimator: PoseEstimator, chosen: ChosenCamera
+) -> Iterator[tuple[Frame, list[FoundObject]]]:
+    for tracked in track(source, estimator, chosen.camera):
+        yield tracked.frame, tracked.found
+
+
+def _write_timeline(path: Path, log: PoseLog, fps: float, min_score: float) -> None:
+    scores = np.array(log.best_scores)
+    picture = plot_timeline(scores, np.array(log.any_valid), frames_per_second=fps, threshold=min_score)
+    write_image(path, picture)
+
+
+def _say(console: Console, summary: RunSummary, cards: list[ObjectCard], output: Path) -> None:
+    counts = Counter(summary.num_valid)
+    for card in cards:
+        console.print(
+            f"{card.name}: valid pose in {counts[card.name]} of {summary.num_frames} pictures",
+            highlight=False,
+        )
+    rate = summary.num_frames / summary.seconds
+    console.print(
+        f"{output}: written in {summary.seconds:.1f} s ({rate:.1f} pictures a second)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
