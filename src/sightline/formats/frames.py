@@ -92,6 +92,7 @@ class Frame:
         depth: ``(h, w)`` float metres, 0 where missing, or the file.
         depth_scale_mm: millimetres in one step of a depth *file*.
         cam_from_world: ``(4, 4)`` float64, metres.
+        size: ``(width, height)`` pixels, where the format says it beside camera and picture.
     """
 
     frame_id: int
@@ -103,6 +104,7 @@ class Frame:
     depth: np.ndarray | Path | None = None
     depth_scale_mm: float = 1.0
     cam_from_world: Float[Tensor, "4 4"] | None = None
+    size: tuple[int, int] | None = None
 
     def read_image(self) -> UInt8[np.ndarray, "h w 3"]:
         """The picture, ``(h, w, 3)`` uint8 RGB.
@@ -122,9 +124,11 @@ class Frame:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """``(width, height)`` of the camera or the picture, pixels."""
+        """``(width, height)`` as the camera, the format or the picture says, pixels."""
         if self.camera is not None:
             return self.camera.image_size
+        if self.size is not None:
+            return self.size
         if isinstance(self.image, Path):
             return read_image_size(self.image)
         return None if self.image is None else (self.image.shape[1], self.image.shape[0])
