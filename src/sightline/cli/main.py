@@ -28,12 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from jsonargparse import auto_cli
 
+    from sightline.cli.arguments import HyphenParser, normalise
+
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = given[0] if given and given[0] in VERBS else ""
+    if verb:
+        given = [verb, *normalise(VERBS[verb], given[1:])]
     try:
-        auto_cli(VERBS, args=given, as_positional=True, prog="sightline")
-    except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
-        print(f"sightline {verb}: {error}", file=sys.stderr)
+        auto_cli(VERBS, args=given, as_positional=False, prog="sightline", parser_class=HyphenParser)
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"sightline {verb}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"sightline {verb}: stopped", file=sys.stderr)

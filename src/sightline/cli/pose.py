@@ -12,9 +12,8 @@ def pose(
     output: Path = Path("sightline-output"),
     camera: Path | None = None,
     focal: float | Literal["auto"] | None = None,
-    matcher: Literal["sift"] = "sift",
     instances: int = 1,
-    min_score: float = 0.3,
+    min_score: float = 0.4,
     report: bool = True,
 ) -> None:
     """Find where known objects are in a picture, each picture of a folder, or each frame of a video.
@@ -28,7 +27,6 @@ def pose(
         output: folder for the results.
         camera: JSON file with K (pixels), and distortion if there is any.
         focal: focal length in pixels, or auto to find it from the objects; otherwise it is read from EXIF.
-        matcher: what makes correspondences.
         instances: of one object in one picture, at the most.
         min_score: lowest verification score of a valid pose, 0 to 1.
         report: whether pictures get a report.html.
@@ -41,7 +39,6 @@ def pose(
         output,
         camera_file=camera,
         focal=focal,
-        matcher=matcher,
         max_instances=instances,
         min_score=min_score,
         report=report,
@@ -54,9 +51,7 @@ def track(
     output: Path = Path("sightline-output"),
     camera: Path | None = None,
     focal: float | Literal["auto"] | None = None,
-    matcher: Literal["sift"] = "sift",
-    min_score: float = 0.3,
-    grow: bool = False,
+    min_score: float = 0.4,
 ) -> None:
     """Follow known objects through a video: the last pose is the prior of the next frame.
 
@@ -69,9 +64,7 @@ def track(
         output: folder for the results.
         camera: JSON file with K (pixels), and distortion if there is any.
         focal: focal length in pixels, or auto to find it from the objects.
-        matcher: what makes correspondences.
         min_score: lowest verification score of a valid pose, 0 to 1.
-        grow: whether frames whose pose is certain become templates; the grown cards are written to output.
     """
     from sightline.pipeline.run import run_poses
 
@@ -81,10 +74,8 @@ def track(
         output,
         camera_file=camera,
         focal=focal,
-        matcher=matcher,
         min_score=min_score,
         follow=True,
-        grow=grow,
     )
 
 
@@ -96,7 +87,7 @@ def detect(
     focal: float | Literal["auto"] | None = "auto",
     detector: Literal["sift"] = "sift",
     instances: int = 4,
-    min_score: float = 0.3,
+    min_score: float = 0.4,
 ) -> None:
     """Find the boxes of known objects in pictures.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sightline.formats.camera_json import read_camera
-from sightline.formats.exif import read_exif_focal
+from sightline.formats.exif import camera_from_exif
 from sightline.geometry.cameras import Camera
 from sightline.geometry.pnp import refine_shared_focal, solve_pnp
 from sightline.pipeline.estimate import PoseEstimator
@@ -67,10 +67,9 @@ def choose_camera(
             Camera.from_focal(float(focal), width, height), f"focal length {focal} px as given"
         )
     if not source.is_video:
-        known = read_exif_focal(source.files[0])
+        known = camera_from_exif(source.files[0])
         if known is not None:
-            camera = Camera.from_focal(known.focal_px, width, height)
-            return ChosenCamera(camera, f"focal length {known.focal_px:.0f} px from {known.source}")
+            return ChosenCamera(known.camera, f"focal length {known.camera.K[0, 0]:.0f} px, {known.source}")
     raise ValueError(
         f"{source.path}: the camera is not known; give --camera FILE, --focal PIXELS or --focal auto"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sightline.formats.bop import read_models_info
+from sightline.formats.bop_models import read_models_info
 from sightline.formats.images import read_image
 from sightline.formats.meshes import LoadedMesh, read_mesh
 from sightline.formats.posed_photos import PhotoEntry, read_posed_photos
@@ -137,7 +137,7 @@ def _given_symmetries(symmetries: str | Path, loaded: LoadedMesh) -> SymmetryGro
             f"{symmetries}: expected one object with the mesh's diameter of "
             f"{1000 * loaded.mesh.diameter:.1f} mm, found {len(fitting)}"
         )
-    return fitting[0].symmetries
+    return fitting[0].symmetry
 
 
 def _sha256(path: Path) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track as progress_bar
 
-from sightline.formats.atomic import atomic_write
 from sightline.formats.images import write_image
 from sightline.formats.videos import VideoWriter
 from sightline.objects.card import ObjectCard
@@ -55,7 +54,7 @@ def run_poses(
     camera_file: Path | None = None,
     focal: float | str | None = None,
     max_instances: int = 1,
-    min_score: float = 0.3,
+    min_score: float = 0.4,
     follow: bool = False,
     report: bool = True,
     console: Console | None = None,
@@ -91,7 +90,7 @@ def run_poses(
         chosen = choose_camera(source, estimator, camera_file=camera_file, focal=focal)
     console.print(f"camera: {chosen.reason}", highlight=False, soft_wrap=True)
     output.mkdir(parents=True, exist_ok=True)
-    log = PoseLog(source, chosen)
+    log = PoseLog(chosen)
     with ExitStack() as stack:
         video = None
         if source.is_video or follow:
@@ -103,7 +102,7 @@ def run_poses(
         for frame, found in progress_bar(
             results, "frames", total=total, console=console, transient=True, disable=total < 3
         ):
-            log.add(frame, found)
+            log.add(frame, found, max(sum(one.seconds.values()) for one in found))
             overlay = draw_found(frame.image, chosen.camera, found)
             if video is not None:
                 video.write(overlay)
@@ -116,7 +115,7 @@ def run_poses(
             if total == 1:
                 console.print(pose_table([row_of(one) for one in found]).rich())
     log.write(output / "poses.json")
-    summary = RunSummary(chosen, log.num_frames, dict(log.num_valid), time.perf_counter() - started)
+    summary = RunSummary(chosen, len(log.images), dict(log.num_valid), time.perf_counter() - started)
     if video is not None:
         _write_timeline(output / "timeline.png", log, source.fps, min_score)
     _say(console, summary, cards, output)
@@ -124,7 +123,7 @@ def run_poses(
 
 
 def make_estimator(
-    cards: list[ObjectCard], *, max_instances: int = 1, min_score: float = 0.3
+    cards: list[ObjectCard], *, max_instances: int = 1, min_score: float = 0.4
 ) -> PoseEstimator:
     """The estimator with the classical matcher.
 
@@ -182,9 +181,3 @@ def _say(console: Console, summary: RunSummary, cards: list[ObjectCard], output:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
