@@ -26,7 +26,7 @@ file                 idea
 ===================  =========================================================================================
 """
 
-from sightline.vis.contact_sheet import contact_sheet
+from sightline.vis.contact_sheet import draw_contact_sheet
 from sightline.vis.depth_pictures import draw_depth, draw_depth_difference
 from sightline.vis.matches import draw_matches, explain_matches, most_used_template
 from sightline.vis.overlays import (
@@ -49,10 +49,10 @@ __all__ = [
     "PoseRow",
     "ReportItem",
     "Table",
-    "contact_sheet",
     "describe_pose",
     "draw_axes",
     "draw_box_3d",
+    "draw_contact_sheet",
     "draw_contour",
     "draw_depth",
     "draw_depth_difference",

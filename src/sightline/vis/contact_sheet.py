@@ -14,7 +14,7 @@ from sightline.vis.palette import PLATE
 _GAP_PX = 6
 
 
-def contact_sheet(
+def draw_contact_sheet(
     pictures: Sequence[np.ndarray],
     captions: Sequence[str] | None = None,
     *,
@@ -39,7 +39,7 @@ def contact_sheet(
 
     Example:
         >>> tiles = [np.full((40, 60, 3), 200, dtype=np.uint8)] * 5
-        >>> contact_sheet(tiles, columns=2, cell_px=60).shape
+        >>> draw_contact_sheet(tiles, columns=2, cell_px=60).shape
         (144, 138, 3)
     """
     if not pictures:

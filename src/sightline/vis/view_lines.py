@@ -12,7 +12,7 @@ import torch
 from sightline.geometry.cameras import Camera
 from sightline.geometry.distortion import invertible_radius
 
-_NEAR_SHARE = 1e-3  # of a segment's farthest depth: where a segment that reaches the camera is cut
+_NEAR_SHARE = 1e-6  # of a segment's farthest depth: where a segment that reaches the camera is cut
 _MARGIN = 0.1  # share of the view kept on each side, so that thick lines leave the picture properly
 _BENT_POINTS = 33  # on a line that a lens bends
 
