@@ -56,6 +56,7 @@ def frame_of_scene(scene: Scene, obj_ids: Mapping[str, int], frame_id: int, *, s
         camera=scene.camera,
         image=scene.image,
         depth=scene.depth.numpy(),
+        cam_from_world=scene.cam_from_table,
     )
 
 

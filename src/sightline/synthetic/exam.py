@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from sightline.records import Detections, PoseEstimate
 from sightline.synthetic.exam_settings import EXAM, RESERVED_TASKS, TaskSettings
 from sightline.synthetic.objects import SyntheticObject, make_lookalike, make_object
 from sightline.synthetic.scenes import Scene, make_scene
-
-Split = Literal["train", "development", "exam"]
-Task = Literal["detection", "pose", "pose-end-to-end"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +59,7 @@ class ExamPicture:
         return tuple(PoseEstimate(T[:3, :3], T[:3, 3], 1.0, True, name=name) for name, T in matrices)
 
 
-def exam_object(index: int, split: Split = "exam") -> SyntheticObject:
+def exam_object(index: int, split: str = "exam") -> SyntheticObject:
     """The object of a number: rich in texture for even numbers, low for odd ones.
 
     Raises:
@@ -80,7 +76,7 @@ def exam_object(index: int, split: Split = "exam") -> SyntheticObject:
     return make_object(kinds[index // 2 % len(kinds)], first + index, texture="low" if index % 2 else "rich")
 
 
-def exam_objects(task: Task, split: Split = "exam", limit: int | None = None) -> list[SyntheticObject]:
+def exam_objects(task: str, split: str = "exam", limit: int | None = None) -> list[SyntheticObject]:
     """The objects of a task, half of them with little texture.
 
     Args:
@@ -100,8 +96,8 @@ def exam_objects(task: Task, split: Split = "exam", limit: int | None = None) ->
 
 
 def exam_pictures(
-    task: Task,
-    split: Split = "exam",
+    task: str,
+    split: str = "exam",
     limit: int | None = None,
     *,
     objects: Sequence[SyntheticObject] | None = None,

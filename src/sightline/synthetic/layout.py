@@ -259,7 +259,7 @@ def _uncover(
 ) -> dict[int, Silhouette] | None:
     """Move, in the end remove, what covers targets too much; None where targets cover each other."""
     drawn = {i: draw_silhouette(things[i].mesh, pose, arranger.camera) for i, pose in poses.items()}
-    for attempt in range(4 * len(things)):
+    for attempt in range(4 * len(things) + 1):
         order = sorted(poses)
         masks, owner = visible_masks([drawn[i] for i in order], arranger.camera.image_size)
         shares = {i: masks[k].sum() / max(drawn[i].num_pixels, 1) for k, i in enumerate(order)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,8 +26,6 @@ from sightline.synthetic.textures import (
     plain,
     tones,
 )
-
-Texture = Literal["rich", "low"]
 
 OBJECT_KINDS: tuple[str, ...] = tuple(BODIES)
 _STEEL = (176, 178, 182)
@@ -57,13 +54,13 @@ class SyntheticObject:
     mesh: TriangleMesh
     symmetries: SymmetryGroup
     kind: str
-    texture: Texture
+    texture: str
     seed: int
     label_seed: int
 
 
 def make_object(
-    kind: str, seed: int, *, texture: Texture = "rich", label_seed: int | None = None
+    kind: str, seed: int, *, texture: str = "rich", label_seed: int | None = None
 ) -> SyntheticObject:
     """Make one object; the same arguments give the same bytes.
 
@@ -83,7 +80,7 @@ def make_object(
     Example:
         >>> can = make_object("can", 0)
         >>> round(can.mesh.diameter, 2), can.symmetries.axis is None
-        (0.17, True)
+        (0.1, True)
     """
     if kind not in BODIES:
         raise ValueError(f"kind: expected one of {', '.join(OBJECT_KINDS)}; got {kind!r}")

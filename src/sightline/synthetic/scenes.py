@@ -76,6 +76,7 @@ class Scene:
         visib_fract: ``(m,)`` float64 share of the whole silhouette that is seen.
         boxes: ``(m, 4)`` float64 ``xyxy`` pixels of the whole silhouette; may leave the picture.
         boxes_visible: ``(m, 4)`` float64 ``xyxy`` pixels of what is seen; NaN where nothing is.
+        cam_from_table: ``(4, 4)`` float64 pose of the table, whose plane is z = 0; None where objects float.
     """
 
     image: np.ndarray
@@ -90,6 +91,7 @@ class Scene:
     visib_fract: Float[Tensor, " m"]
     boxes: Float[Tensor, "m 4"]
     boxes_visible: Float[Tensor, "m 4"]
+    cam_from_table: Float[Tensor, "4 4"] | None = None
 
     def __len__(self) -> int:
         return len(self.object_indices)
@@ -157,6 +159,7 @@ def make_scene(
         torch.from_numpy(masks).sum((1, 2)).double() / whole.clamp(min=1),
         torch.stack([s.box for s in drawn]) if drawn else torch.zeros(0, 4, dtype=torch.float64),
         boxes_from_masks(torch.from_numpy(masks)).double(),
+        None if placement.cam_from_table is None else torch.from_numpy(placement.cam_from_table),
     )
 
 

@@ -51,7 +51,9 @@ class Surface:
     panel_of_face: Array
     panels: tuple[Panel, ...]
 
-    def moved(self, rotation: Array | None = None, shift: Sequence[float] = (0.0, 0.0, 0.0)) -> Surface:
+    def moved(
+        self, rotation: Array | None = None, shift: Sequence[float] | Array = (0.0, 0.0, 0.0)
+    ) -> Surface:
         """The same surface turned, then shifted (metres)."""
         turn = np.eye(3) if rotation is None else rotation
         return Surface(self.vertices @ turn.T + shift, self.faces, self.uv, self.panel_of_face, self.panels)
