@@ -67,10 +67,8 @@ def find_candidates(
     if hypothesis is not None:
         R, t, trials = hypothesis
         error = torch.linalg.vector_norm(camera.project(X @ R.mT + t) - x, dim=-1)
-        spread = spread_of_points(X[error <= _TUKEY_SCALE * options.max_error_px])
-        poses.append((R, t))
-        if spread.extents[2] <= _FLAT_ENOUGH * spread.extents[1]:
-            poses.append(mirrored_pose(R, t, spread.centre, spread.axes[:, 2]))
+        near = X[error <= _TUKEY_SCALE * options.max_error_px]
+        poses += [(R, t), *_mirrored_if_flat(near, R, t)]
     if not poses:
         return None
     return Candidates(camera, torch.stack([R for R, _ in poses]), torch.stack([t for _, t in poses]), trials)
@@ -159,6 +157,14 @@ def choose_candidate(
         if to_rival < to_best:
             return rival, best
     return best, rival
+
+
+def _mirrored_if_flat(points_3d: Tensor, R: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
+    if len(points_3d) < 3:
+        return []
+    centre, axes, extents = spread_of_points(points_3d)
+    flat = bool(extents[2] <= _FLAT_ENOUGH * extents[1])
+    return [mirrored_pose(R, t, centre, axes[:, 2])] if flat else []
 
 
 def _noise(residuals_px: Float[Tensor, " m"], max_error_px: float) -> float:

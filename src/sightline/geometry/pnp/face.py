@@ -142,6 +142,8 @@ def solve_pnp(
         >>> solve_pnp(x[:3], X[:3], camera).reason
         '3 correspondences, at least 4 are needed'
     """
+    if not max_error_px > 0:
+        raise ValueError(f"max_error_px: expected a positive number of pixels, got {max_error_px}")
     points, kept = _checked(points_2d, points_3d, weights)
     nobody = torch.zeros(len(points_2d), dtype=torch.bool)
     fault = find_degeneracy(points.points_3d)

@@ -20,7 +20,7 @@ from sightline.geometry.rotations import exp
 
 
 class RefinedPoses(NamedTuple):
-    """What :func:`refine_poses` returns; a start without finite cost, such as NaN, comes back as NaN.
+    """What :func:`refine_poses` returns; a start that is NaN comes back as NaN.
 
     Args:
         R: ``(*batch, 3, 3)`` object to camera.
@@ -112,12 +112,12 @@ def refine_poses(
     cost = objective.equations(state).cost
     covariance = state_covariance(objective, state)
     residuals = reprojection_errors(problems.with_focal(state.log_focal), state.R, state.t)
-    lost = ~cost.isfinite()
+    lost = ~(state.R.isfinite().all((-2, -1)) & state.t.isfinite().all(-1))
     return RefinedPoses(
         torch.where(lost[:, None, None], torch.nan, state.R).reshape(*batch, 3, 3),
         torch.where(lost[:, None], torch.nan, state.t).reshape(*batch, 3),
         torch.where(lost[:, None, None], torch.inf, covariance[:, :6, :6]).reshape(*batch, 6, 6),
-        cost.reshape(batch),
+        torch.where(lost, torch.nan, cost).reshape(batch),
         (converged & ~lost).reshape(batch),
         residuals.reshape(*batch, -1),
         state.log_focal.exp().reshape(batch),

@@ -154,13 +154,15 @@ def least_support(
     numbers = cells[:, 0] * (int(cells[:, 1].max()) + 1) + cells[:, 1]
     distinct, witness = numbers.unique(return_inverse=True)
     n = len(distinct)
+    if n < 4:
+        return witness, n + 1
     sides = points_2d.amax(0) - points_2d.amin(0) + 2 * max_error_px
     # Several correspondences in one cell give a wrong witness as many chances to agree.
     chance = math.pi * max_error_px**2 / float(sides.prod()) * len(points_2d) / n
     trials = min(trials, math.comb(n, 3))
     others = torch.arange(1, n - 2, dtype=torch.float64)  # 1 .. n - 3 beyond the sample
     log_tail = _log_binomial_tail(others, n - 3, min(chance, 1 - 1e-9))
-    enough = (log_tail + math.log(4 * max(trials, 1)) < math.log(expected)).nonzero()[:, 0]
+    enough = (log_tail + math.log(4 * trials) < math.log(expected)).nonzero()[:, 0]
     return witness, int(others[enough[0]]) + 3 if len(enough) else n + 1
 
 
