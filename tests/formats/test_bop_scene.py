@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_no_scene(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"camera": None}, "expected a frame with a camera"),
+        ({"camera": None}, "BOP needs a camera"),
         ({"camera": Camera(K, 20, 16)}, r"expected a picture of \(20, 16\) pixels, got \(24, 16\)"),
         ({"camera": Camera(K, WIDTH, HEIGHT, torch.ones(5, dtype=torch.float64))}, "no lens distortion"),
         ({"objects": (FrameObject("mug"),)}, r"object 0 \(mug\): expected a pose and an object number"),

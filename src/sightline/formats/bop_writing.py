@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from sightline.formats.atomic import atomic_folder
 from sightline.formats.bop_models import MM
+from sightline.formats.frame_files import put_depth, put_image, require_plain_camera
 from sightline.formats.frames import Frame, FrameObject, load_mask
-from sightline.formats.images import read_image_size, write_depth, write_image, write_mask
+from sightline.formats.images import read_image_size, write_image, write_mask
 from sightline.formats.json_files import write_json
 from sightline.formats.pixel_boxes import bop_from_xyxy, box_of_mask
 from sightline.geometry.cameras import Camera
@@ -91,7 +91,7 @@ class BopSceneWriter:
                 camera, or the camera has a distortion, which BOP cannot hold.
         """
         where = f"{self.folder}: image {frame.frame_id}"
-        camera = _require_camera(frame, where)
+        camera = require_plain_camera(frame, "BOP")
         if frame.frame_id in self._cameras:
             raise ValueError(f"{where}: there is a frame of this number already")
         self._write_image(frame, camera, where)
@@ -109,21 +109,15 @@ class BopSceneWriter:
         size = read_image_size(frame.image) if is_file else frame.read_image().shape[1::-1]
         if size != camera.image_size:
             raise ValueError(f"{where}: expected a picture of {camera.image_size} pixels, got {size}")
+        stem = self._temporary / "rgb" / f"{frame.frame_id:06d}"
         if is_file:
-            target = self._temporary / "rgb" / f"{frame.frame_id:06d}{frame.image.suffix.lower()}"
-            _copy(frame.image, target)
+            put_image(frame, stem)
         else:
-            target = self._temporary / "rgb" / f"{frame.frame_id:06d}{self.image_suffix}"
-            write_image(target, frame.read_image())
+            write_image(stem.with_name(stem.name + self.image_suffix), frame.read_image())
 
     def _write_depth(self, frame: Frame) -> float:
         target = self._temporary / "depth" / f"{frame.frame_id:06d}.png"
-        if isinstance(frame.depth, Path) and frame.depth.suffix.lower() == ".png":
-            _copy(frame.depth, target)
-            return frame.depth_scale_mm
-        if (depth := frame.read_depth()) is not None:
-            write_depth(target, depth, self.depth_scale_mm)
-        return self.depth_scale_mm
+        return put_depth(frame, target, None if isinstance(frame.depth, Path) else self.depth_scale_mm)
 
     def _write_masks(
         self, frame_id: int, index: int, found: FrameObject, camera: Camera, depth: np.ndarray | None
@@ -144,19 +138,6 @@ class BopSceneWriter:
             write_json(self._temporary / "scene_camera.json", self._cameras)
             write_json(self._temporary / "scene_gt.json", self._truth)
             write_json(self._temporary / "scene_gt_info.json", self._info)
-
-
-def _require_camera(frame: Frame, where: str) -> Camera:
-    if frame.camera is None or frame.image is None:
-        raise ValueError(f"{where}: expected a frame with a camera and a picture")
-    if frame.camera.distortion is not None and bool(frame.camera.distortion.any()):
-        raise ValueError(f"{where}: BOP holds no lens distortion; undistort the picture first")
-    return frame.camera
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
 
 
 def _rotation_and_mm(pose: Float[Tensor, "4 4"]) -> tuple[list[float], list[float]]:
