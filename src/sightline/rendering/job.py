@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sightline.geometry.intrinsics import validate_intrinsics
+from sightline.records import TriangleMesh
+from sightline.rendering.prepared import PreparedMesh
 from sightline.rendering.result import OUTPUTS, Lights
-from sightline.rendering.soup import Soup
+from sightline.rendering.soup import Soup, build_soup
 
 _SHAPES = {"color": (3,), "depth": (), "mask": (), "xyz": (3,), "normals": (3,), "instance": ()}
 _DTYPES = {
@@ -34,8 +37,8 @@ class RenderJob:
         K: ``(n, 3, 3)`` float64.
         image_size: ``(width, height)`` pixels.
         outputs: the pictures' names.
-        light_table: ``(1 + l, 7)`` float64: ``(r, g, b, specular, shininess, 0, 0)`` of the ambient light, then a row
-            ``(x, y, z, w, r, g, b)`` a source.
+        light_table: ``(1 + l, 7)`` float64: ``(r, g, b, specular, shininess, 0, 0)`` of the ambient light,
+            then a row ``(x, y, z, w, r, g, b)`` a source.
         lit: whether light changes the colours at all.
         background: ``(h, w, 3)`` or ``(1, 1, 3)`` uint8.
         samples: points along a pixel's side.
@@ -59,7 +62,7 @@ class RenderJob:
         return len(self.cam_from_obj)
 
     def finer_intrinsics(self, k: NDArray[np.float64]) -> NDArray[np.float64]:
-        """K of the grid of ``samples x samples`` points a pixel; pixel centres stay the mean of their points."""
+        """K of the grid of ``samples x samples`` points a pixel, whose mean is the pixel's centre."""
         scale = np.diag([self.samples, self.samples, 1.0])
         scale[:2, 2] = (self.samples - 1) / 2
         return scale @ k
@@ -73,56 +76,99 @@ class RenderJob:
         }
 
 
-def check_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
-    """The outputs as a tuple, or a ``ValueError`` that names the unknown one."""
-    unknown = [name for name in outputs if name not in OUTPUTS]
-    if unknown or not outputs:
-        raise ValueError(f"outputs: expected some of {OUTPUTS}, got {tuple(outputs)}")
+def build_job(
+    meshes: Sequence[TriangleMesh | PreparedMesh],
+    cam_from_obj: Tensor,
+    K: Tensor,
+    image_size: tuple[int, int],
+    *,
+    outputs: Sequence[str],
+    lights: Lights | None,
+    background: Tensor | Sequence[float],
+    samples: int,
+    near: float,
+) -> RenderJob:
+    """Check a request and lay it out for the backends.
+
+    Args:
+        meshes: ``m`` meshes.
+        cam_from_obj: ``(n, m, 4, 4)`` poses.
+        K: ``(3, 3)`` or ``(n, 3, 3)``.
+        image_size: ``(width, height)``.
+        outputs: the pictures' names.
+        lights: None for none.
+        background: RGB or a picture.
+        samples: points along a pixel's side.
+        near: the nearest depth drawn, metres.
+
+    Raises:
+        ValueError: what was expected, what came, and of which argument.
+    """
+    width, height = (int(side) for side in image_size)
+    _require(width > 0 and height > 0, f"image_size: expected (width, height) above 0, got {image_size}")
+    _require(samples in (1, 2, 3, 4), f"samples: expected 1 to 4 points a pixel's side, got {samples}")
+    _require(near > 0, f"near: expected a distance above 0 m, got {near}")
+    wanted = _check_outputs(outputs)
+    lit = "color" in wanted and lights is not None and lights.change_colors
+    soup = build_soup(
+        [mesh if isinstance(mesh, PreparedMesh) else PreparedMesh(mesh) for mesh in meshes],
+        with_color="color" in wanted,
+        with_normals="normals" in wanted or lit,
+    )
+    return RenderJob(
+        soup,
+        _check_poses(cam_from_obj),
+        _check_intrinsics(K, len(cam_from_obj)),
+        (width, height),
+        wanted,
+        (lights or Lights()).table(),
+        lit,
+        _check_background(background, width, height),
+        samples,
+        near,
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _check_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
+    known = not isinstance(outputs, str) and len(outputs) > 0 and set(outputs) <= set(OUTPUTS)
+    _require(known, f"outputs: expected some of {OUTPUTS}, got {outputs!r}")
     return tuple(dict.fromkeys(outputs))
 
 
-def check_cameras(
-    cam_from_obj: Tensor, K: Tensor, num_views: int, num_meshes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Poses as ``(n, m, 4, 4)`` and K as ``(n, 3, 3)``, float64 on the CPU, or a ``ValueError``."""
-    poses = cam_from_obj.detach().cpu().double().reshape(num_views, num_meshes, 4, 4).contiguous().numpy()
-    if not np.isfinite(poses).all():
-        raise ValueError("cam_from_obj: expected finite numbers, got NaN or infinity (an invalid pose?)")
-    if not np.allclose(poses[..., 3, :], [0, 0, 0, 1], rtol=0, atol=1e-6):
+def _check_poses(cam_from_obj: Tensor) -> NDArray[np.float64]:
+    poses = cam_from_obj.detach().cpu().double().contiguous().numpy()
+    _require(
+        bool(np.isfinite(poses).all()),
+        "cam_from_obj: expected finite numbers, got NaN or infinity (an invalid pose?)",
+    )
+    last = poses[..., 3, :]
+    if not np.allclose(last, [0, 0, 0, 1], rtol=0, atol=1e-6):
         raise ValueError(
-            f"cam_from_obj: expected last rows (0, 0, 0, 1), got {poses[..., 3, :].tolist()[:1]}"
+            f"cam_from_obj: expected a last row (0, 0, 0, 1), got {last.reshape(-1, 4)[0]} (transposed?)"
         )
+    return poses
+
+
+def _check_intrinsics(K: Tensor, num_views: int) -> NDArray[np.float64]:
     if tuple(K.shape) not in ((3, 3), (num_views, 3, 3)):
         raise ValueError(f"K: expected shape (3, 3) or ({num_views}, 3, 3), got {tuple(K.shape)}")
-    k = K.detach().cpu().double().expand(num_views, 3, 3).contiguous().numpy()
-    if not np.isfinite(k).all():
-        raise ValueError("K: expected finite numbers, got NaN or infinity")
-    if not np.array_equal(k[:, 2], np.tile([0.0, 0.0, 1.0], (num_views, 1))):
-        raise ValueError(f"K: expected a last row (0, 0, 1), got {k[0, 2].tolist()}; is it transposed?")
-    if num_views and (k[:, 0, 0].min() <= 0 or k[:, 1, 1].min() <= 0):
-        raise ValueError("K: expected positive focal lengths")
-    return poses, k
+    for each in K.reshape(-1, 3, 3).detach().cpu():
+        validate_intrinsics(each)
+    return K.detach().cpu().double().expand(num_views, 3, 3).contiguous().numpy()
 
 
-def check_background(background: Tensor | Sequence[float], image_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A colour as ``(1, 1, 3)``, a picture as ``(h, w, 3)``, uint8, or a ``ValueError``."""
-    if not isinstance(background, Tensor):
-        color = np.asarray(background, np.float64)
-        if color.shape != (3,) or not ((color >= 0) & (color <= 255)).all():
-            raise ValueError(f"background: expected RGB in [0, 255] or a picture, got {background!r}")
-        return np.rint(color).astype(np.uint8).reshape(1, 1, 3)
-    width, height = image_size
-    if tuple(background.shape) != (height, width, 3) or background.dtype != torch.uint8:
-        raise ValueError(
-            f"background: expected uint8 ({height}, {width}, 3), got {background.dtype} {tuple(background.shape)}"
-        )
-    return background.cpu().contiguous().numpy()
-
-
-def light_table(lights: Lights) -> NDArray[np.float64]:
-    """The lights as one table, see ``RenderJob``."""
-    table = np.zeros((1 + len(lights.positions), 7))
-    table[0, :5] = (*lights.ambient, lights.specular, lights.shininess)
-    table[1:, :4] = lights.positions.double().cpu().numpy()
-    table[1:, 4:] = lights.colors.double().cpu().numpy()
-    return table
+def _check_background(background: Tensor | Sequence[float], width: int, height: int) -> NDArray[np.uint8]:
+    if isinstance(background, Tensor) and background.ndim == 3:
+        got = f"{background.dtype} {tuple(background.shape)}"
+        fits = tuple(background.shape) == (height, width, 3) and background.dtype == torch.uint8
+        _require(fits, f"background: expected a uint8 picture ({height}, {width}, 3), got {got}")
+        return background.cpu().contiguous().numpy()
+    color = np.asarray(background, np.float64)
+    fits = color.shape == (3,) and bool(((color >= 0) & (color <= 255)).all())
+    _require(fits, f"background: expected RGB in [0, 255] or a picture, got {background!r}")
+    return np.rint(color).astype(np.uint8).reshape(1, 1, 3)

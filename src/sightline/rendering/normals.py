@@ -14,7 +14,8 @@ _CREASE_COSINE = float(np.cos(np.radians(40.0)))
 def corner_normals(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float32]:
     """Normals of each face's corners: the mean of the faces that meet there at less than 40 degrees.
 
-    The mean is weighted by area. Vertices that only differ by a seam of the texture (same position) count as one.
+    The mean is weighted by area. Vertices that only differ by a seam of the texture (same position) count as
+    one.
 
     Args:
         vertices: ``(v, 3)`` float64 positions.

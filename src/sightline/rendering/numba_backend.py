@@ -1,10 +1,11 @@
-"""Draws a soup on the CPU: bands of views shared out among threads, each compiled and free of the interpreter's lock."""
+"""Draws a soup on the CPU: threads share the views, each in compiled code without the interpreter's lock."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def _bands(job: RenderJob, threads: int) -> Iterator[_Band]:
     per_view = max(min(-(-threads // max(job.num_views, 1)), height // _MIN_BAND_ROWS), 1)
     edges = np.linspace(0, height, per_view + 1).astype(int).tolist()
     for view in range(job.num_views):
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in pairwise(edges):
             yield _Band(view, first, last)
 
 

@@ -1,10 +1,10 @@
 """Which triangle does each pixel see? A homogeneous z-buffer rasteriser, compiled for the CPU.
 
-The ray through pixel ``(x, y)`` meets a triangle with homogeneous pixel corners ``a, b, c = K X_cam`` where its three
-edge functions, ``e_a = (b x c).(x, y, 1)`` and so on, have the sign of ``det(a, b, c)``; there ``z = det / (e_a + e_b +
-e_c)`` and ``e_i / sum e`` are the barycentric coordinates. Nothing is divided before the pixel is known, so triangles
-that reach behind the camera need no clipping: only the rectangle in which pixels are tried does (Olano and Greer,
-"Triangle scan conversion using 2D homogeneous coordinates", 1997).
+The ray through pixel ``(x, y)`` meets a triangle with homogeneous pixel corners ``a, b, c = K X_cam`` where
+its three edge functions, ``e_a = (b x c).(x, y, 1)`` and so on, have the sign of ``det(a, b, c)``; there ``z
+= det / (e_a + e_b + e_c)`` and ``e_i / sum e`` are the barycentric coordinates. Nothing is divided before the
+pixel is known, so triangles that reach behind the camera need no clipping: only the rectangle in which pixels
+are tried does (Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates", 1997).
 """
 
 # ruff: noqa: ANN001, ANN202
@@ -43,7 +43,8 @@ def project_vertices(soup, pixels_from_obj, out) -> None:
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _edge(p, i, j):
-    # The edge of two neighbours must be the same to the last bit, but for its sign: cross in one order always.
+    # The edge of two neighbours must be the same to the last bit, but for its sign: cross in one order
+    # always.
     sign = 1.0
     if i > j:
         i, j, sign = j, i, -1.0
@@ -57,7 +58,8 @@ def _edge(p, i, j):
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _bounds_beyond_near(p, i, j, k, near):
-    # The rectangle around the part of the triangle beyond the near plane; empty (left > right) if there is none.
+    # The rectangle around the part of the triangle beyond the near plane; empty (left > right) if there is
+    # none.
     left = top = math.inf
     right = bottom = -math.inf
     for a, b in ((i, j), (j, k), (k, i)):
@@ -91,8 +93,8 @@ def _pixel_bounds(p, i, j, k, near):
 def rasterise(p, faces, near, first_row, depth, triangle) -> None:
     """Fill a band of the z-buffer; both sides of a triangle are drawn.
 
-    A pixel's centre on the edge of two triangles belongs to one of them (top-left rule); of surfaces at the same
-    depth the first triangle wins.
+    A pixel's centre on the edge of two triangles belongs to one of them (top-left rule); of surfaces at the
+    same depth the first triangle wins.
 
     Args:
         p: ``(v, 5)`` float64 from ``project_vertices``.

@@ -1,8 +1,8 @@
 """Which triangle does each pixel see? ``raster_numba`` once more, in tensor operations for any device.
 
-Triangles become rows, rows become fragments (exactly those between the row's edges), and the nearest fragment of each
-pixel wins by a scattered minimum. The work is cut into pieces of bounded size. The arithmetic of coverage and depth is
-that of ``raster_numba``, operation by operation.
+Triangles become rows, rows become fragments (exactly those between the row's edges), and the nearest fragment
+of each pixel wins by a scattered minimum. The work is cut into pieces of bounded size. The arithmetic of
+coverage and depth is that of ``raster_numba``, operation by operation.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def cross_edges(
     """Edge functions ``(x, y, 1)`` coefficients opposite to each corner, not oriented."""
 
     def edge(i: Tensor, j: Tensor) -> Tensor:
-        # The edge of two neighbours must be the same to the last bit but for its sign: cross in one order always.
+        # The edge of two neighbours must be the same to the last bit but for its sign: cross in one order
+        # always.
         first, second = torch.minimum(i, j), torch.maximum(i, j)
         a, b = p[view, first], p[view, second]
         cross = torch.stack(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 OUTPUTS = ("color", "depth", "mask", "xyz", "normals", "instance")
@@ -76,15 +78,16 @@ def _no_sources(width: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Lights:
-    """Ambient light and any number of directional or point sources, in the *camera* frame (Lambert, Blinn-Phong).
+    """Ambient light and any number of directional or point sources, in the *camera* frame.
 
-    The colour of a surface point is ``albedo (ambient + sum_l color_l max(0, n.l)) + specular sum_l color_l
-    max(0, n.h)^shininess``, in the picture's own (not linearised) values; nothing casts shadows.
+    Lambert and Blinn-Phong: a surface point has the colour ``albedo (ambient + sum_l color_l max(0, n.l)) +
+    specular sum_l color_l max(0, n.h)^shininess``, in the picture's own (not linearised) values. Distance
+    does not weaken a light, and nothing casts shadows.
 
     Args:
         ambient: RGB of the light from everywhere; 1 leaves the surface's colour as it is.
-        positions: ``(l, 4)`` homogeneous in the camera frame: ``(x, y, z, 1)`` a point in metres, ``(x, y, z, 0)``
-            the direction *towards* a source infinitely far away.
+        positions: ``(l, 4)`` homogeneous in the camera frame: ``(x, y, z, 1)`` a point in metres,
+            ``(x, y, z, 0)`` the direction *towards* a source infinitely far away.
         colors: ``(l, 3)`` RGB strength of each source.
         specular: strength of the highlights, 0 for none.
         shininess: the highlights' exponent; larger is smaller and sharper.
@@ -107,15 +110,13 @@ class Lights:
         """Check the shapes and signs."""
         if self.positions.ndim != 2 or self.positions.shape[1] != 4:
             raise ValueError(f"positions: expected shape (l, 4), got {tuple(self.positions.shape)}")
-        if tuple(self.colors.shape) != (len(self.positions), 3):
-            raise ValueError(
-                f"colors: expected shape ({len(self.positions)}, 3), got {tuple(self.colors.shape)}"
-            )
-        strengths = torch.tensor([*self.ambient, self.specular, self.shininess])
-        for name, value in (("positions", self.positions), ("colors", self.colors), ("ambient", strengths)):
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-        if bool((self.colors < 0).any()) or bool((strengths < 0).any()):
+        count = len(self.positions)
+        if tuple(self.colors.shape) != (count, 3):
+            raise ValueError(f"colors: expected shape ({count}, 3), got {tuple(self.colors.shape)}")
+        table = self.table()
+        if not np.isfinite(table).all():
+            raise ValueError("lights: expected finite numbers, got NaN or infinity")
+        if (table[0] < 0).any() or (table[1:, 4:] < 0).any():
             raise ValueError("lights: expected strengths of at least 0, got a negative one")
 
     @classmethod
@@ -127,4 +128,18 @@ class Lights:
             strength: the lamp's strength, ``1 - ambient`` unless given.
         """
         lamp = 1.0 - ambient if strength is None else strength
-        return cls((ambient,) * 3, torch.tensor([[0.0, 0.0, 0.0, 1.0]]), torch.full((1, 3), lamp))
+        at_camera = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+        return cls((ambient, ambient, ambient), at_camera, torch.full((1, 3), lamp))
+
+    @property
+    def change_colors(self) -> bool:
+        """Whether the surface's colours come out other than they are."""
+        return len(self.positions) > 0 or tuple(self.ambient) != (1.0, 1.0, 1.0)
+
+    def table(self) -> NDArray[np.float64]:
+        """All of it as ``(1 + l, 7)``, the form that the backends read (see ``RenderJob``)."""
+        table = np.zeros((1 + len(self.positions), 7))
+        table[0, :5] = (*self.ambient, self.specular, self.shininess)
+        table[1:, :4] = self.positions.detach().double().cpu().numpy()
+        table[1:, 4:] = self.colors.detach().double().cpu().numpy()
+        return table

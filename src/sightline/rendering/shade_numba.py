@@ -1,9 +1,10 @@
 """From the triangle that each pixel sees to its colour, object coordinates and normal, compiled for the CPU.
 
-Shading is deferred: only visible pixels are shaded, and their barycentric coordinates are found anew from the edge
-functions of ``raster_numba``. Textures are filtered over each pixel's footprint: the derivatives of the texture
-coordinates are exact, probes are spread along the footprint's longer axis, and the mip level is that of the probes'
-distance, so that a slanted surface is neither aliased nor blurred (after McCormack et al., "Feline", 1999).
+Shading is deferred: only visible pixels are shaded, and their barycentric coordinates are found anew from the
+edge functions of ``raster_numba``. Textures are filtered over each pixel's footprint: the derivatives of the
+texture coordinates are exact, probes are spread along the footprint's longer axis, and the mip level is that
+of the probes' distance, so that a slanted surface is neither aliased nor blurred (after McCormack et al.,
+"Feline", 1999).
 """
 
 # ruff: noqa: ANN001, ANN202
@@ -120,8 +121,9 @@ def _half_log2(square):
 @numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 @no_type_check
 def _footprint(ux, uy, vx, vy, width, height):
-    # How many probes, their level, and the step (du, dv) along the longer axis of the texels that one pixel covers:
-    # the axes are the singular values of J, which takes a step of one pixel to texels, so the eigenvalues of J^T J.
+    # How many probes, their level, and the step (du, dv) along the longer axis of the texels that one pixel
+    # covers: the axes are the singular values of J, which takes a step of one pixel to texels, so the
+    # eigenvalues of J^T J.
     xx = (ux * width) ** 2 + (vx * height) ** 2
     yy = (uy * width) ** 2 + (vy * height) ** 2
     xy = ux * uy * width * width + vx * vy * height * height

@@ -1,4 +1,4 @@
-"""From the triangle that each pixel sees to its colour, object coordinates and normal: ``shade_numba`` in tensors.
+"""From the triangle that each pixel sees to its colour, coordinates and normal: ``shade_numba`` in tensors.
 
 All functions work on ``k`` visible points of the picture at once.
 """

@@ -26,7 +26,7 @@ _CHUNK_ON_DEVICE = 1 << 23
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """Some views on the device: poses, inverse K, homogeneous pixels and the triangle that each pixel sees."""
+    """Some views on the device: poses, inverse K, homogeneous pixels and what triangle each pixel sees."""
 
     cam_from_obj: Float[Tensor, "n m 4 4"]
     ray_from_pixel: Float[Tensor, "n 3 3"]
