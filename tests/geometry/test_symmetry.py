@@ -15,7 +15,6 @@ from tests.tolerances import tolerance
 
 from sightline.geometry.poses import make_pose, transform, turn_about
 from sightline.geometry.rotations import exp, geodesic_distance, random_rotations
-from sightline.geometry.symmetric_mean import symmetric_mean_rotation
 from sightline.geometry.symmetry import (
     SymmetryGroup,
     stack_symmetries,
@@ -216,6 +215,16 @@ def test_every_object_has_its_own_group_in_a_batch():
     assert table[3, 2].item() == pytest.approx(alone, abs=1e-12)
 
 
+def test_turns_follow_the_discrete_motions_also_where_the_set_is_no_group():
+    tilt = turn_about(X, Y, torch.tensor(0.7).double())
+    odd = SymmetryGroup(torch.stack([torch.eye(4).double(), tilt]), Z)
+    turns = SymmetryGroup.continuous(Z).transforms(0.05)
+    torch.testing.assert_close(odd.transforms(0.05), torch.cat([turns, turns @ tilt]), **EXACT)
+    R_pred, R_gt = random_rotations((2, 40), generator=generator(11))
+    sampled = geodesic_distance(R_pred, R_gt @ odd.transforms(0.002)[:, None, :3, :3]).amin(0)
+    torch.testing.assert_close(symmetric_distance(R_pred, R_gt, odd), sampled, rtol=0, atol=1e-4)
+
+
 def test_padding_never_wins():
     groups = stack_symmetries([GROUPS["none"], GROUPS["C4"], GROUPS["D6 tilted, off centre"]])
     half_turn = turn(Z, math.pi).expand(3, 3, 3)
@@ -306,29 +315,6 @@ def test_align_leaves_the_nearest_alone_and_stays_finite():
     assert aligned.isfinite().all()
     aligned.sum().backward()
     assert upside_down.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["none", "C4", "D6 tilted, off centre", "Cinf", "Dinf tilted, off centre"])
-def test_symmetric_mean(name):
-    group = GROUPS[name]
-    truth = random_rotations(3, generator=generator(6))
-    noise = 0.05 * torch.randn(3, 9, 3, generator=generator(7), dtype=torch.float64)
-    noisy = truth[:, None] @ exp(torch.cat([noise, -noise], dim=1))
-    motions = group.transforms(0.3)[:, :3, :3]
-    pick = torch.randint(len(motions), (3, 18), generator=generator(8))
-    mean = symmetric_mean_rotation(noisy @ motions[pick], group)
-    # the turn about a continuous axis is free, and alignment takes the noise about it away
-    assert symmetric_distance(mean, truth, group).max() < (1e-9 if group.axis is None else 2e-3)
-    weights = torch.zeros(3, 18, dtype=torch.float64)
-    weights[:, 4] = 1.0
-    only = symmetric_mean_rotation(noisy, group, weights)
-    assert symmetric_distance(only, noisy[:, 4], group).max() < 1e-9
-
-
-def test_symmetric_mean_has_gradients():
-    w = (0.1 * torch.randn(4, 3, generator=generator(9), dtype=torch.float64)).requires_grad_()
-    mean = lambda w: symmetric_mean_rotation(exp(w), GROUPS["C4"])  # noqa: E731
-    assert torch.autograd.gradcheck(mean, w)
 
 
 # --- BOP
