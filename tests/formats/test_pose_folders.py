@@ -217,6 +217,18 @@ def test_a_mesh_that_says_another_unit_than_its_folder_is_refused(tmp_path):
         write_megapose(tmp_path / "mp", frames, Losses())
 
 
+def test_pictures_that_exif_turns_are_written_upright(tmp_path):
+    from PIL import Image
+
+    frame = make_frame(tmp_path, 0)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.rot90(frame.read_image()).copy()).save(tmp_path / "turned.png", exif=exif)
+    write_foundationpose(tmp_path / "fp", FrameSet([replace(frame, image=tmp_path / "turned.png")]), Losses())
+    with Image.open(tmp_path / "fp" / "rgb" / "000000.png") as stored:
+        assert np.array_equal(np.asarray(stored), frame.read_image())
+
+
 def test_jpeg_pictures_stay_jpeg_where_they_may(tmp_path):
     frame = make_frame(tmp_path, 0)
     write_image(tmp_path / "a.jpg", frame.read_image())

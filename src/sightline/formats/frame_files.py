@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sightline.formats.frames import Frame, MeshFile
-from sightline.formats.images import write_depth, write_image
+from sightline.formats.images import is_upright, write_depth, write_image
 from sightline.formats.meshes import read_mesh
 from sightline.geometry.cameras import Camera
 from sightline.geometry.symmetry import SymmetryGroup
@@ -37,7 +37,7 @@ def require_plain_camera(frame: Frame, format_name: str) -> Camera:
 
 
 def put_image(frame: Frame, stem: Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> Path:
-    """Copy a picture file as it is where its format fits, else write it as PNG.
+    """Copy a picture file as it is where its format fits and EXIF does not turn it, else write it as PNG.
 
     Args:
         frame: with a picture.
@@ -47,7 +47,8 @@ def put_image(frame: Frame, stem: Path, suffixes: Sequence[str] = (".png", ".jpg
     Returns:
         What was written.
     """
-    if isinstance(frame.image, Path) and frame.image.suffix.lower() in suffixes:
+    fits = isinstance(frame.image, Path) and frame.image.suffix.lower() in suffixes
+    if fits and is_upright(frame.image):
         return _copy(frame.image, stem.with_name(stem.name + frame.image.suffix.lower()))
     target = stem.with_name(f"{stem.name}.png")
     write_image(target, frame.read_image())

@@ -91,6 +91,23 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         return stored.size[::-1] if stored.getexif().get(_ORIENTATION, 1) >= 5 else stored.size
 
 
+def is_upright(path: str | Path) -> bool:
+    """Whether a picture is stored as it is to be seen, without a turn that only EXIF tells.
+
+    Args:
+        path: any picture that Pillow reads.
+
+    Returns:
+        False where programs that do not know EXIF would see it turned or mirrored.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a picture.
+    """
+    with open_header(path) as stored:
+        return stored.getexif().get(_ORIENTATION, 1) in (0, 1)
+
+
 def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     """Read a picture of any kind as 8-bit RGB, upright.
 

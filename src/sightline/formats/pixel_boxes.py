@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sightline.geometry.boxes import boxes_from_masks, xywh_from_xyxy, xyxy_from_xywh
+
 _EDGE = 0.5
 
 
@@ -28,8 +30,7 @@ def xyxy_from_coco(xywh: Float[Tensor, "*boxes 4"]) -> Float[Tensor, "*boxes 4"]
         >>> xyxy_from_coco(torch.tensor([10.0, 20.0, 5.0, 8.0]))
         tensor([ 9.5000, 19.5000, 14.5000, 27.5000])
     """
-    corner = xywh[..., :2] - _EDGE
-    return torch.cat([corner, corner + xywh[..., 2:]], dim=-1)
+    return xyxy_from_xywh(xywh) - _EDGE
 
 
 def coco_from_xyxy(xyxy: Float[Tensor, "*boxes 4"]) -> Float[Tensor, "*boxes 4"]:
@@ -45,7 +46,7 @@ def coco_from_xyxy(xyxy: Float[Tensor, "*boxes 4"]) -> Float[Tensor, "*boxes 4"]
         >>> coco_from_xyxy(torch.tensor([9.5, 19.5, 14.5, 27.5]))
         tensor([10., 20.,  5.,  8.])
     """
-    return torch.cat([xyxy[..., :2] + _EDGE, xyxy[..., 2:] - xyxy[..., :2]], dim=-1)
+    return xywh_from_xyxy(xyxy + _EDGE)
 
 
 def xyxy_from_pixel_edges(corners: Float[Tensor, "*boxes 4"]) -> Float[Tensor, "*boxes 4"]:
@@ -131,8 +132,4 @@ def box_of_mask(mask: Bool[np.ndarray, "h w"]) -> Float[Tensor, "4"]:
         >>> box_of_mask(mask).tolist()
         [6.5, 1.5, 14.5, 4.5]
     """
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if not len(columns):
-        return torch.full((4,), torch.nan, dtype=torch.float64)
-    corners = (columns[0] - _EDGE, rows[0] - _EDGE, columns[-1] + _EDGE, rows[-1] + _EDGE)
-    return torch.tensor(corners, dtype=torch.float64)
+    return boxes_from_masks(torch.from_numpy(mask)).double()

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from sightline.formats.bop_detections import rle_field
 from sightline.formats.json_files import Fields, null_if_not_finite, read_json, write_json
-from sightline.formats.pixel_boxes import pixel_edges_from_xyxy, xyxy_from_pixel_edges
 from sightline.formats.result_records import ImageResult, ObjectResult, Results
+from sightline.geometry.boxes import cxcywh_from_xyxy, denormalize, normalize, xyxy_from_cxcywh
 from sightline.geometry.cameras import Camera
 from sightline.records import PoseEstimate
 
 SCHEMA_VERSION = 1
+_SHARE_KEYS = ("cx", "cy", "w", "h")
 
 
 def write_results(
@@ -103,10 +104,8 @@ def _object_entry(found: ObjectResult, classes: list[str], size: tuple[int, int]
 
 
 def _shares(box: Float[Tensor, "4"], size: tuple[int, int]) -> dict[str, float]:
-    left, top, right, bottom = pixel_edges_from_xyxy(box).tolist()
-    width, height = size
-    centre = {"cx": (left + right) / 2 / width, "cy": (top + bottom) / 2 / height}
-    return centre | {"w": (right - left) / width, "h": (bottom - top) / height}
+    shares = cxcywh_from_xyxy(normalize(box, size)).tolist()
+    return dict(zip(_SHARE_KEYS, shares, strict=True))
 
 
 def _pose_entry(pose: PoseEstimate) -> dict[str, Any]:
@@ -215,14 +214,12 @@ def _read_box(entry: Fields, size: tuple[int, int] | None) -> Float[Tensor, "4"]
     if "bbox" not in entry:
         return None
     shares = Fields.of(entry.require("bbox"), entry.path, f"{entry.where}, bbox")
-    cx, cy, w, h = (shares.number(key) for key in ("cx", "cy", "w", "h"))
+    numbers = torch.tensor([shares.number(key) for key in _SHARE_KEYS], dtype=torch.float64)
     if size is None:
         raise entry.fault("bbox", "given in shares of the picture, whose image_size is missing")
-    if max(map(abs, (cx, cy, w, h))) > 2:
-        raise entry.fault("bbox", f"expected shares of the picture, got {cx:g} {cy:g} {w:g} {h:g}")
-    scale = torch.tensor([*size, *size], dtype=torch.float64)
-    corners = torch.tensor([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dtype=torch.float64)
-    return xyxy_from_pixel_edges(corners * scale)
+    if float(numbers.abs().max()) > 2:
+        raise entry.fault("bbox", f"expected shares of the picture, got {numbers.tolist()}")
+    return denormalize(xyxy_from_cxcywh(numbers), size)
 
 
 def _read_pose(entry: Fields, name: str, score: float) -> PoseEstimate:
