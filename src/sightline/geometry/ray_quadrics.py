@@ -11,6 +11,7 @@ points at once; that is what makes this some ten times faster than batched 4x4 d
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
@@ -20,15 +21,15 @@ from torch import Tensor
 from sightline.geometry.distortion import undistort
 from sightline.geometry.intrinsics import to_normalised
 
-_INVERSE_ITERATIONS = 3
+_INVERSE_ITERATIONS = 2
 
 
 class RayEquations(NamedTuple):
     """What v views say about n points, in a world whose origin is the middle of the cameras; components lead.
 
     Args:
-        rows: ``(2, 4, *batch, v, n)`` the two equations of each ray on ``(X, 1)``, 0 where not seen.
-        seen: ``(*batch, v, n)``.
+        rows: ``(2, 4, *batch, v, n)`` the two equations of each ray on ``(X, 1)``.
+        seen: ``(*batch, v, n)``; elsewhere the rows are finite but mean nothing.
         projections: ``(3, 4, *batch, v, 1)``, ``[R | t]`` from the moved world.
         focal: ``(2, *batch, v, 1)`` fx and fy, pixels.
         origin: ``(3, *batch, 1)`` where the moved origin lies in the world, metres.
@@ -56,7 +57,7 @@ def ray_equations(
         distortion: ``(v, 5)`` or ``(*batch, v, 5)`` k1 k2 p1 p2 k3, or None.
 
     Returns:
-        The equations in float64, zero where a pixel is missing or beyond what its lens can image.
+        The equations in float64; a missing pixel, or one beyond what its lens can image, is not ``seen``.
 
     Raises:
         ValueError: K or the poses are not those of v views.
@@ -84,25 +85,29 @@ def ray_equations(
     projections = _lead(torch.cat([rotation, shift + rotation @ origin], -1), 2)[..., None]
     rows = _lead(xy, 1)[:, None] * projections[2] - projections[:2]
     focal = K.double().expand(*batch, num_views, 3, 3).diagonal(dim1=-2, dim2=-1)[..., :2]
-    return RayEquations(rows * seen, seen, projections, _lead(focal, 1)[..., None], _lead(origin[..., 0], 1))
+    return RayEquations(rows, seen, projections, _lead(focal, 1)[..., None], _lead(origin[..., 0], 1))
 
 
-def square_rows(rows: Float[Tensor, "2 4 *points"]) -> Float[Tensor, "4 4 *points"]:
+def square_rows(rows: Float[Tensor, "2 4 *points"]) -> Float[Tensor, "10 *points"]:
     """Square equations into quadrics, ``N = rows^T rows``.
 
     Args:
         rows: ``(2, 4, *points)``.
 
+    Returns:
+        ``(10, *points)``, the upper triangle of N row by row: xx xy xz xw yy yz yw zz zw ww.
+
     Example:
-        >>> square_rows(torch.tensor([[1.0, 2, 0, 0], [0, 1, 0, 1]]))[0]
-        tensor([1., 2., 0., 0.])
+        >>> square_rows(torch.tensor([[1.0, 2, 0, 0], [0, 1, 0, 1]]))
+        tensor([1., 2., 0., 0., 5., 0., 1., 0., 0., 1.])
     """
-    first, second = rows
-    return first[:, None] * first + second[:, None] * second
+    first, second = (row.unbind(0) for row in rows.unbind(0))
+    upper = combinations_with_replacement(range(4), 2)
+    return torch.stack([torch.addcmul(first[i] * first[j], second[i], second[j]) for i, j in upper])
 
 
 def minimise(
-    quadric: Float[Tensor, "4 4 *points"],
+    quadric: Float[Tensor, "10 *points"],
     determined: Bool[Tensor, "*points"],
     adjugate: Adjugate | None = None,
     *,
@@ -116,7 +121,7 @@ def minimise(
     A last Newton step on the optimality condition, with constant slope, sharpens Y and carries the gradient.
 
     Args:
-        quadric: ``(4, 4, *points)``.
+        quadric: ``(10, *points)``, see :func:`square_rows`.
         determined: ``(*points,)``; Y is 0 with zero gradient elsewhere.
         adjugate: that of B, where it is at hand.
         origin: ``(3, *points)``, or what broadcasts to it.
@@ -130,23 +135,24 @@ def minimise(
         >>> minimise(square_rows(rows) + square_rows(other), torch.tensor(True))
         tensor([2., 3., 4.])
     """
+    xx, xy, xz, xw, yy, yz, yw, zz, zw, ww = quadric.unbind(0)
+    B, c = (xx, xy, xz, yy, yz, zz), torch.stack([xw, yw, zw])
     with torch.no_grad():
         inverse = _inverse(adjugate or adjugate_of(quadric), determined)
-        X = Y = -_times(inverse, quadric[:3, 3])
+        X = Y = -_times(inverse, c)
         if origin is not None:
             X = first = Y + origin
-            least = (quadric[3, :3] * Y).sum(0) + quadric[3, 3]
+            least = (c * Y).sum(0) + ww
             for _ in range(_INVERSE_ITERATIONS):
                 X = first + _times(inverse, X) * (least / (1 + (first * X).sum(0)))
             Y = X - origin
-        h = torch.cat([Y, torch.ones_like(Y[:1])])
-    slope = (quadric * h).sum(1)
+    slope = _times(B, Y) + c
     if origin is None:
-        return Y - _times(inverse, slope[:3])
-    eigenvalue = (h * slope).sum(0) / (1 + (X * X).sum(0))
+        return Y - _times(inverse, slope)
+    eigenvalue = ((Y * (slope + c)).sum(0) + ww) / (1 + (X * X).sum(0))
     with torch.no_grad():
         inverse = _inverse(adjugate_of(quadric, eigenvalue), determined)
-    return Y - _times(inverse, slope[:3] - eigenvalue * X)
+    return Y - _times(inverse, slope - eigenvalue * X)
 
 
 class Adjugate(NamedTuple):
@@ -156,18 +162,18 @@ class Adjugate(NamedTuple):
     determinant: Tensor
 
 
-def adjugate_of(quadric: Float[Tensor, "4 4 *points"], shift: Tensor | float = 0.0) -> Adjugate:
+def adjugate_of(quadric: Float[Tensor, "10 *points"], shift: Tensor | float = 0.0) -> Adjugate:
     """The adjugate of ``B - shift I``, B the upper left 3x3 of a quadric.
 
     Args:
-        quadric: ``(4, 4, *points)``.
+        quadric: ``(10, *points)``, see :func:`square_rows`.
         shift: ``(*points,)`` or a number.
 
     Example:
-        >>> adjugate_of(torch.diag(torch.tensor([2.0, 3, 4, 1]))).determinant
+        >>> adjugate_of(torch.tensor([2.0, 0, 0, 0, 3, 0, 0, 4, 0, 1])).determinant
         tensor(24.)
     """
-    (a, b, c, _), (_, d, e, _), (_, _, f, _), _ = quadric.unbind(0)
+    a, b, c, _, d, e, _, f, _, _ = quadric.unbind(0)
     a, d, f = a - shift, d - shift, f - shift
     xx, xy, xz = d * f - e * e, c * e - b * f, b * e - c * d
     return Adjugate((xx, xy, xz, a * f - c * c, b * c - a * e, a * d - b * b), a * xx + b * xy + c * xz)
@@ -184,7 +190,7 @@ def are_parallel(adjugate: Adjugate, min_parallax: float) -> Bool[Tensor, "*poin
         ``(*points,)``; True as well where fewer than two rays are.
 
     Example:
-        >>> are_parallel(adjugate_of(torch.diag(torch.tensor([2.0, 2, 1e-9, 0]))), 1e-3)
+        >>> are_parallel(adjugate_of(torch.tensor([2.0, 0, 0, 0, 2, 0, 0, 1e-9, 0, 0])), 1e-3)
         tensor(True)
     """
     (xx, _, _, yy, _, zz), determinant = adjugate
@@ -196,12 +202,13 @@ def _lead(tensor: Tensor, count: int) -> Tensor:
     return tensor.movedim(tuple(range(-count, 0)), tuple(range(count)))
 
 
-def _inverse(adjugate: Adjugate, determined: Tensor) -> list[Tensor]:
+def _inverse(adjugate: Adjugate, determined: Tensor) -> tuple[Tensor, ...]:
     scale = torch.where(determined, 1 / adjugate.determinant, 0.0)
-    return [component * scale for component in adjugate.components]
+    return tuple(component * scale for component in adjugate.components)
 
 
-def _times(symmetric: list[Tensor], vector: Tensor) -> Tensor:
+def _times(symmetric: tuple[Tensor, ...], vector: Tensor) -> Tensor:
     xx, xy, xz, yy, yz, zz = symmetric
     x, y, z = vector
-    return torch.stack([xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z])
+    rows = ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz))
+    return torch.stack([torch.addcmul(torch.addcmul(a * x, b, y), c, z) for a, b, c in rows])
