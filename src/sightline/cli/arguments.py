@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from argparse import HelpFormatter
 from collections.abc import Callable
 
 from jsonargparse import ArgumentParser
@@ -51,23 +53,17 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
         else:
             result.append(token)
     for name, values in lists.items():
-        whole = values[0] if len(values) == 1 and values[0].startswith("[") else _as_json(values)
+        whole = values[0] if len(values) == 1 and values[0].startswith("[") else json.dumps(values)
         result.append(f"{name}={whole}")
     return result
-
-
-def _as_json(values: list[str]) -> str:
-    import json
-
-    return json.dumps(values)
 
 
 class HyphenParser(ArgumentParser):
     """A parser whose help spells options with hyphens, as they are typed."""
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """The help text."""
-        return _hyphenate(super().format_help())
+        return _hyphenate(super().format_help(formatter))
 
     def format_usage(self) -> str:
         """The usage line."""

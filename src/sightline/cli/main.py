@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
+from sightline.cli.convert import convert
+from sightline.cli.demo import demo
+from sightline.cli.evaluate import evaluate
 from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
 
-VERBS: dict[str, Callable[..., None]] = {
+VERBS: dict[str, Any] = {
+    "demo": demo,
     "onboard": onboard,
     "detect": detect,
     "pose": pose,
     "track": track,
+    "evaluate": evaluate,
+    "convert": convert,
 }
 """Every verb by its name on the command line."""
 

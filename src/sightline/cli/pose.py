@@ -85,7 +85,6 @@ def detect(
     output: Path = Path("sightline-output"),
     camera: Path | None = None,
     focal: float | Literal["auto"] | None = "auto",
-    detector: Literal["sift"] = "sift",
     instances: int = 4,
     min_score: float = 0.4,
 ) -> None:
@@ -100,11 +99,10 @@ def detect(
         output: folder for the results.
         camera: JSON file with K (pixels); not needed for boxes, which are found with an estimated one.
         focal: focal length in pixels, or auto to find it from the objects.
-        detector: what finds the objects.
         instances: of one object in one picture, at the most.
         min_score: lowest verification score of a detection, 0 to 1.
     """
-    from sightline.pipeline.run import run_detection
+    from sightline.pipeline.detection import run_detection
 
     run_detection(
         source,
@@ -112,7 +110,6 @@ def detect(
         output,
         camera_file=camera,
         focal=focal,
-        detector=detector,
         max_instances=instances,
         min_score=min_score,
     )

@@ -2,8 +2,8 @@
 
 Gauss-Newton on ``sum_i rho(S(pi(exp(xi) X_i)) - R_i)`` over the six parameters of the pose, where R is the
 rendered and S the seen brightness, each less its local mean and over its local deviation, so that light and
-exposure do not matter (Lucas and Kanade, 1981; Park et al., LatentFusion, 2020, align in this spirit). Thousands
-of pixels fix what a dozen key points leave loose.
+exposure do not matter (after Lucas and Kanade, 1981). Thousands of pixels fix what a dozen key points leave
+loose.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def align_pose(
         cam_from_obj: the pose to start from.
         image: ``(h, w, 3)`` uint8 RGB.
         camera: the picture's camera.
-        covariance: of the pose to start from, ``(w, v)`` in ``R' = exp(w) R``, ``t' = t + v``; keeps the result
-            near it where the picture says little.
+        covariance: of the pose to start from, ``(w, v)`` in ``R' = exp(w) R``, ``t' = t + v``; keeps the
+            result near it where the picture says little.
 
     Returns:
         The refined pose; the given one where there is nothing to align. Whether it is better is for
@@ -78,7 +78,9 @@ def _descend(
     points, targets = _chosen_pixels(both, rendered, inside)
     if len(points) < 50:
         return pose
-    slopes = np.stack([cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=1 / 8)])
+    slopes = np.stack(
+        [cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=1 / 8)]
+    )
     layers = torch.from_numpy(np.concatenate([seen[None], slopes]))[None].double()
     center = points.mean(0)
     information = _information(covariance, center, start)
@@ -100,7 +102,7 @@ def _descend(
 
 
 def _extended(both: Comparison) -> Grid:
-    """The rendering with its surroundings at the object's mean, so that a blur draws no edge in from outside."""
+    """The rendering with its surroundings at the object's mean, so that a blur draws no edge in."""
     return np.where(both.mask, both.rendered, both.rendered[both.mask].mean()).astype(np.float32)
 
 
@@ -161,7 +163,7 @@ def _equations(
 def _information(
     covariance: Float[Tensor, "6 6"] | None, center: Float[Tensor, "3"], start: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "6 6"]:
-    """The inverse covariance of a motion about ``center``, given that of the pose about the object's origin."""
+    """The inverse covariance of a motion about ``center``, given that of the pose."""
     if covariance is None or not bool(torch.isfinite(covariance).all()):
         return torch.zeros(6, 6, dtype=torch.float64)
     about_center = torch.eye(6, dtype=torch.float64)

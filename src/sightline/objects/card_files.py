@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def save_card(card: ObjectCard, folder: str | Path) -> ObjectCard:
         views = [_write_template(work, index, view) for index, view in enumerate(card.templates)]
         mesh_file = None
         if card.mesh is not None:
-            mesh_file = "mesh.ply" if card.mesh.texture is None else "mesh.glb"
+            mesh_file = "mesh.ply"
             write_mesh(work / mesh_file, card.mesh)
         manifest = {
             "sightline_card": CARD_VERSION,
@@ -58,7 +58,7 @@ def save_card(card: ObjectCard, folder: str | Path) -> ObjectCard:
             "files": {name: _sha256(work / name) for name in _files_of(work)},
         }
         (work / "card.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    return ObjectCard(**{**_fields(card), "folder": target})
+    return replace(card, folder=target)
 
 
 def load_card(folder: str | Path) -> ObjectCard:
@@ -110,10 +110,6 @@ def load_card(folder: str | Path) -> ObjectCard:
 def card_hash(folder: Path) -> str:
     """The SHA-256 of the card's manifest, which lists the hash of every other file but the features."""
     return _sha256(folder / "card.json")
-
-
-def _fields(card: ObjectCard) -> dict[str, Any]:
-    return {name: getattr(card, name) for name in ObjectCard.__dataclass_fields__}
 
 
 def _files_of(root: Path) -> list[str]:

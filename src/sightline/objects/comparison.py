@@ -74,9 +74,7 @@ def compare(
     window = _window(mesh, cam_from_obj, camera)
     if window is None:
         return None
-    drawn = render_views(
-        mesh, cam_from_obj[None], window.K, window.image_size, lights=template_lights(mesh)
-    )
+    drawn = render_views(mesh, cam_from_obj[None], window.K, window.image_size, lights=template_lights(mesh))
     look_up = _look_up(window, camera)
     seen, valid = _resample(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), look_up, camera, window)
     mask = drawn.mask[0].numpy()
@@ -94,9 +92,7 @@ def _check_size(image: NDArray[np.uint8], camera: Camera) -> None:
         )
 
 
-def _window(
-    mesh: TriangleMesh, cam_from_obj: Float[Tensor, "4 4"], camera: Camera
-) -> Camera | None:
+def _window(mesh: TriangleMesh, cam_from_obj: Float[Tensor, "4 4"], camera: Camera) -> Camera | None:
     """A pinhole that frames the object, at most ``_SIDE`` pixels large and never finer than the picture."""
     points = transform(cam_from_obj, _corners(mesh.bounds.double()))
     if bool((points[:, 2] <= 1e-3).any()):

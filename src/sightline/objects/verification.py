@@ -80,9 +80,7 @@ def verify_pose(
     return _NOTHING if both is None else judge(both, mesh.diameter, depth=depth)
 
 
-def judge(
-    both: Comparison, diameter: float, *, depth: Float[Tensor, "h w"] | None = None
-) -> Verification:
+def judge(both: Comparison, diameter: float, *, depth: Float[Tensor, "h w"] | None = None) -> Verification:
     """Score a comparison that is already made.
 
     Args:

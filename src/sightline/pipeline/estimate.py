@@ -19,6 +19,7 @@ from sightline.geometry.pnp import solve_pnp
 from sightline.geometry.poses import transform
 from sightline.objects.alignment import align_pose
 from sightline.objects.card import ObjectCard
+from sightline.objects.checks import check_depth, raise_faults
 from sightline.objects.verification import Verification, verify_pose
 from sightline.records import Correspondences, PoseEstimate, TriangleMesh
 
@@ -129,6 +130,8 @@ class PoseEstimator:
         Returns:
             At least one entry a card: its instances, best first, or one invalid pose that says why.
         """
+        if depth is not None:
+            raise_faults(check_depth(depth, camera))
         started = time.perf_counter()
         features = self.matcher.describe(image)
         describing = time.perf_counter() - started
@@ -245,7 +248,6 @@ class PoseEstimator:
         box = projected_box(card, pose.cam_from_obj, picture.camera)
         return FoundObject(card, pose, box, matches, check, seconds)
 
-
     def _align(
         self, picture: _Picture, mesh: TriangleMesh, pose: PoseEstimate
     ) -> tuple[PoseEstimate, Verification]:
@@ -253,9 +255,7 @@ class PoseEstimator:
         check = verify_pose(mesh, pose.cam_from_obj, picture.image, picture.camera, depth=picture.depth)
         if check.score < _WORTH_ALIGNING:
             return pose, check
-        moved = align_pose(
-            mesh, pose.cam_from_obj, picture.image, picture.camera, covariance=pose.covariance
-        )
+        moved = align_pose(mesh, pose.cam_from_obj, picture.image, picture.camera, covariance=pose.covariance)
         better = verify_pose(mesh, moved, picture.image, picture.camera, depth=picture.depth)
         if better.score <= check.score:
             return pose, check

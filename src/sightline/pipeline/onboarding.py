@@ -15,6 +15,7 @@ from sightline.formats.posed_photos import PhotoEntry, read_posed_photos
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.objects.baking import PosedPhoto
 from sightline.objects.card import ObjectCard, Provenance
+from sightline.objects.checks import check_size, raise_faults
 from sightline.objects.onboard import onboard_mesh
 from sightline.objects.photos import onboard_flat, onboard_photos_on_mesh, solve_photo_pose
 
@@ -73,6 +74,7 @@ def make_card(
     if mesh is None:
         raise ValueError("expected --mesh, --mesh with --photos, or --flat with --width; got none of them")
     loaded = read_mesh(mesh, unit=unit)
+    raise_faults(check_size(loaded.mesh.diameter), source=str(mesh))
     notes = [f"{mesh}: unit {loaded.unit} ({loaded.unit_reason})"]
     entries = [entry for path in photos or [] for entry in read_posed_photos(path)]
     files = {mesh.name: loaded.sha256, **{entry.path.name: _sha256(entry.path) for entry in entries}}

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from sightline.geometry.cameras import Camera
+from sightline.geometry.poses import transform
 from sightline.pipeline.estimate import FoundObject
 from sightline.rendering import render_views
 from sightline.vis.matches import explain_matches, most_used_template
@@ -41,6 +42,27 @@ def silhouette(found: FoundObject, camera: Camera) -> NDArray[np.bool_] | None:
     rays = camera.unproject(torch.stack([u, v], dim=-1), torch.ones_like(u))
     straight = Camera(camera.K, camera.width, camera.height).project(rays).nan_to_num(nan=-1).float().numpy()
     return cv2.remap(mask.astype(np.uint8), straight[..., 0], straight[..., 1], cv2.INTER_NEAREST) > 0
+
+
+def quadrilateral(found: FoundObject, camera: Camera) -> NDArray[np.float64] | None:
+    """The four corners of a flat object in the picture.
+
+    Args:
+        found: the object.
+        camera: the picture's camera.
+
+    Returns:
+        ``(4, 2)`` pixels in order around it; None for an invalid pose or an object that is not flat.
+    """
+    low, high = found.card.bounds
+    if not found.pose.valid or float((high - low).min()) > 1e-3 * found.card.diameter:
+        return None
+    thin = int((high - low).argmin())
+    first, second = (axis for axis in range(3) if axis != thin)
+    corners = low.repeat(4, 1)
+    corners[1:3, first] = high[first]
+    corners[2:, second] = high[second]
+    return camera.project(transform(found.pose.cam_from_obj, corners)).numpy()
 
 
 def draw_found(image: NDArray[np.uint8], camera: Camera, found: list[FoundObject]) -> NDArray[np.uint8]:

@@ -49,9 +49,7 @@ class PoseLog:
         write_results(path, self.images, meta)
 
 
-def image_result(
-    name: str, chosen: ChosenCamera, found: list[FoundObject], seconds: float
-) -> ImageResult:
+def image_result(name: str, chosen: ChosenCamera, found: list[FoundObject], seconds: float) -> ImageResult:
     """One picture's objects in the form in which they go to files.
 
     Args:
@@ -71,4 +69,3 @@ def image_result(
         for one in found
     )
     return ImageResult(name, objects, chosen.camera, chosen.camera.image_size, seconds)
-

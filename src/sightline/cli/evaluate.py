@@ -1,0 +1,81 @@
+"""``sightline evaluate``: the frozen exam, or BOP's metrics on a results file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+
+def evaluate(
+    task: Literal["exam-pose", "exam-pose-end-to-end", "exam-detection", "bop"],
+    matcher: Literal["sift"] = "sift",
+    split: str = "exam",
+    limit: int | None = None,
+    dataset: Path | None = None,
+    results: Path | None = None,
+    vsd: bool = True,
+) -> None:
+    """Measure accuracy on the frozen exam, or score a BOP results file.
+
+    Args:
+        task: one of the exam's, or bop.
+        matcher: what sits the exam.
+        split: exam, or development for everything that is tuned; with bop, the data set's split.
+        limit: how many pictures of the exam; all unless given.
+        dataset: with bop, a folder in BOP's layout with models.
+        results: with bop, a METHOD_DATASET-SPLIT.csv.
+        vsd: with bop, whether to render for VSD, which needs depth pictures.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console()
+
+    def progress(items: Iterable, text: str, total: int) -> Iterable:
+        return track(items, text, total=total, console=console, transient=True)
+
+    if task == "bop":
+        if dataset is None or results is None:
+            raise ValueError("--task bop: expected --dataset FOLDER and --results CSV")
+        _print_bop(console, dataset, results, None if split == "exam" else split, vsd, progress)
+        return
+    from sightline.pipeline.exam_run import run_exam
+    from sightline.vis.tables import Table
+
+    run = run_exam(task.removeprefix("exam-"), split=split, limit=limit, progress=progress)
+    rows = run.report.rows
+    transposed = tuple(zip(run.report.columns, *rows, strict=True))
+    table = Table(("figure", *[row[0] for row in rows]), transposed[1:], (False, *[True] * len(rows)))
+    console.print(table.rich())
+    console.print(
+        f"{matcher} on exam-{run.report.task}, version 1, split {split}: {run.num_pictures} pictures of "
+        f"{run.num_objects} objects, {run.picture_seconds:.2f} s a picture, onboarding "
+        f"{run.onboarding_seconds / max(run.num_objects, 1):.1f} s an object",
+        highlight=False,
+    )
+
+
+def _print_bop(
+    console: Any,  # noqa: ANN401 - rich is imported only when a verb runs
+    dataset: Path,
+    results: Path,
+    split: str | None,
+    vsd: bool,
+    progress: Any,  # noqa: ANN401
+) -> None:
+    from sightline.pipeline.evaluate import evaluate_bop
+    from sightline.vis.tables import Table
+
+    scores = evaluate_bop(dataset, results, split=split, with_vsd=vsd, progress=progress)
+    figures = {
+        "AR": scores.recall.value,
+        **{f"AR {name.upper()}": value for name, value in scores.recall.by_error.items()},
+        "AP": scores.precision.value,
+        **{f"AP {name.upper()}": value for name, value in scores.precision.by_error.items()},
+        "ADD(-S) below 0.1 d": scores.add_recall,
+        "seconds a picture": scores.seconds,
+    }
+    rows = tuple((name, f"{value:.3f}") for name, value in figures.items())
+    console.print(Table(("figure", "value"), rows, (False, True)).rich())
+    console.print(f"{results.name}: {scores.num_pictures} pictures of {dataset}", highlight=False)
