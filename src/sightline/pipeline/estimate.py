@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ PictureFeatures: TypeAlias = Any
 """What a matcher computes once a picture; each room has its own."""
 
 
+@runtime_checkable
 class Matcher(Protocol):
     """What a matcher room offers: ``sift`` is one, learned rooms are others."""
 
