@@ -7,7 +7,7 @@ import torch
 from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import look_at, make_pose
 from sightline.records import TriangleMesh
-from sightline.rendering import render_scene
+from sightline.rendering import PreparedMesh, render_scene
 from sightline.synthetic.lighting import LightSettings, cast_shadows, draw_lights
 from sightline.synthetic.shapes import box
 
@@ -29,7 +29,7 @@ def test_a_post_throws_its_shadow_away_from_the_lamp():
     drawn = render_scene(meshes, poses, camera.K, camera.image_size, outputs=("depth", "normals"))
     lamp = cam_from_world[:3, :3] @ torch.tensor([1.0, 0.0, 1.0]).double()
     shade = cast_shadows(
-        meshes[:1], poses[:1], drawn.depth[0], drawn.normals[0], camera, lamp, softness_px=0.5
+        [PreparedMesh(meshes[0])], poses[:1], drawn.depth[0], drawn.normals[0], camera, lamp, softness_px=0.5
     )
 
     def at(x: float, y: float) -> float:

@@ -19,7 +19,7 @@ PLAIN = Lights(ambient=(1.0, 1.0, 1.0))
 
 def view(thing: SyntheticObject, cam_from_obj: torch.Tensor, size: int = 160) -> np.ndarray:
     K = torch.tensor([[2.2 * size, 0, (size - 1) / 2], [0, 2.2 * size, (size - 1) / 2], [0, 0, 1.0]]).double()
-    result = render_views(thing.mesh, cam_from_obj[None], K, (size, size), outputs=("color",), samples=2)
+    result = render_views(thing.prepared, cam_from_obj[None], K, (size, size), outputs=("color",), samples=2)
     return result.color[0].numpy()
 
 

@@ -171,9 +171,9 @@ def test_silhouettes_count_pixels_outside_the_picture():
     camera = Camera.from_focal(200.0, 100, 80)
     pose = np.eye(4)
     pose[:3, 3] = (0.0, 0.0, 0.5)
-    whole = draw_silhouette(OBJECTS[0].mesh, pose, camera)
+    whole = draw_silhouette(OBJECTS[0].prepared, pose, camera)
     pose[0, 3] = -0.125  # half of it leaves to the left
-    cut = draw_silhouette(OBJECTS[0].mesh, pose, camera)
+    cut = draw_silhouette(OBJECTS[0].prepared, pose, camera)
     inside = (cut.depth_in(camera.image_size) > 0).sum()
     assert 0.3 * whole.num_pixels < inside < 0.7 * whole.num_pixels
     assert cut.num_pixels == pytest.approx(whole.num_pixels, rel=0.15)
@@ -194,7 +194,7 @@ def test_the_nearer_object_hides_the_farther_one():
 def test_covering_objects_are_moved_until_targets_are_seen():
     rng = np.random.default_rng(0)
     camera = Camera.from_focal(240.0, 240, 180)
-    meshes = [thing.mesh for thing in OBJECTS]
+    meshes = [thing.prepared for thing in OBJECTS]
     placed = arrange(meshes, 2, camera, rng, size_px=(45.0, 100.0), min_visible=0.95, table=False, cover=1.0)
     masks, _ = visible_masks(placed.silhouettes, camera.image_size)
     for row in (0, 1):

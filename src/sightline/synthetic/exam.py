@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class ExamPicture:
         return tuple(PoseEstimate(T[:3, :3], T[:3, 3], 1.0, True, name=name) for name, T in matrices)
 
 
+@lru_cache(maxsize=128)
 def exam_object(index: int, split: str = "exam") -> SyntheticObject:
     """The object of a number: rich in texture for even numbers, low for odd ones.
 
@@ -120,10 +122,11 @@ def exam_pictures(
     if objects is not None and split == "exam":
         raise ValueError("objects: the exam's own are fixed; give others for training or development only")
     settings = _settings(task)
+    count = _count(settings.num_pictures, split, limit)
     pool = exam_objects(task, split) if objects is None else list(objects)
     if len(pool) <= settings.num_wanted:
         raise ValueError(f"objects: expected more than {settings.num_wanted}, got {len(pool)}")
-    return ExamPictures(settings, _known_split(split), pool, _count(settings.num_pictures, split, limit))
+    return ExamPictures(settings, split, pool, count)
 
 
 class ExamPictures:
@@ -163,7 +166,7 @@ class ExamPictures:
         things = [self.objects[number] for number in shown]
         if rng.uniform() < settings.lookalike_share:
             things.append(self._lookalike(wanted[0]))
-        num_clear = max(len(things), 1)
+        num_clear = len(things) + 1  # one distractor at least finds its place
         others = [number for number in range(len(self.objects)) if number not in wanted]
         count = int(rng.integers(settings.distractors[0], settings.distractors[1] + 1))
         things += [self.objects[others[k]] for k in rng.permutation(len(others))[:count]]

@@ -29,7 +29,8 @@ from sightline.metrics import (
     translation_error,
     vsd,
 )
-from sightline.records import Detections, PoseEstimate, TriangleMesh
+from sightline.records import Detections, PoseEstimate
+from sightline.rendering import PreparedMesh
 from sightline.synthetic.exam import ExamPicture
 from sightline.synthetic.objects import SyntheticObject
 from sightline.synthetic.silhouettes import draw_silhouette
@@ -227,7 +228,7 @@ class PoseScorer:
         for e, estimate in enumerate(estimates):
             for g, truth in enumerate(picture.poses):
                 if estimate.valid and estimate.name == truth.name:
-                    shape, mesh = self._shapes[truth.name], self._objects[truth.name].mesh
+                    shape, mesh = self._shapes[truth.name], self._objects[truth.name].prepared
                     errors[e, g] = _surface_error(picture, mesh, estimate, truth, shape.diameter)
         return errors
 
@@ -250,7 +251,7 @@ def _errors(
 
 
 def _surface_error(
-    picture: ExamPicture, mesh: TriangleMesh, estimate: PoseEstimate, truth: PoseEstimate, diameter: float
+    picture: ExamPicture, mesh: PreparedMesh, estimate: PoseEstimate, truth: PoseEstimate, diameter: float
 ) -> Float[Tensor, " t"]:
     """VSD, computed in the window that holds the object in both poses."""
     camera, observed = picture.scene.camera, picture.scene.depth

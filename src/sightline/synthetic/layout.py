@@ -15,7 +15,7 @@ import torch
 from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import look_at
 from sightline.geometry.quaternions import matrix_from_quaternion_wxyz
-from sightline.records import TriangleMesh
+from sightline.rendering import PreparedMesh
 from sightline.synthetic.silhouettes import Silhouette, draw_silhouette, visible_masks
 
 Array = np.ndarray
@@ -44,7 +44,7 @@ class Placement:
 
 @dataclass(eq=False)
 class _Thing:
-    mesh: TriangleMesh
+    mesh: PreparedMesh
     points: Array  # (v, 3) vertices, object frame
     diameter: float  # of the ball about the origin that holds them
 
@@ -149,7 +149,7 @@ def _footprint(thing: _Thing, table_from_obj: Array) -> float:
 
 
 def arrange(
-    meshes: Sequence[TriangleMesh],
+    meshes: Sequence[PreparedMesh],
     num_targets: int,
     camera: Camera,
     rng: np.random.Generator,
@@ -177,7 +177,7 @@ def arrange(
     Raises:
         ValueError: the targets do not fit into the picture in the wanted size.
     """
-    points = [mesh.vertices.numpy() for mesh in meshes]
+    points = [each.mesh.vertices.numpy() for each in meshes]
     balls = [2 * float(np.linalg.norm(cloud, axis=1).max()) for cloud in points]
     things = [_Thing(*parts) for parts in zip(meshes, points, balls, strict=True)]
     for _ in range(_TRIES):

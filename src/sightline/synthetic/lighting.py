@@ -11,8 +11,7 @@ import torch
 
 from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import look_at
-from sightline.records import TriangleMesh
-from sightline.rendering import Lights, render_scene
+from sightline.rendering import Lights, PreparedMesh, render_scene
 
 Range = tuple[float, float]
 
@@ -74,7 +73,7 @@ def draw_lights(
 
 
 def cast_shadows(
-    meshes: Sequence[TriangleMesh],
+    meshes: Sequence[PreparedMesh],
     cam_from_obj: torch.Tensor,
     depth: torch.Tensor,
     normals: torch.Tensor,
@@ -99,7 +98,7 @@ def cast_shadows(
     """
     middle = cam_from_obj[:, :3, 3].mean(0)
     spread = torch.linalg.vector_norm(cam_from_obj[:, :3, 3] - middle, dim=-1)
-    balls = torch.stack([torch.linalg.vector_norm(mesh.vertices, dim=-1).max() for mesh in meshes])
+    balls = torch.stack([torch.linalg.vector_norm(each.mesh.vertices, dim=-1).max() for each in meshes])
     radius = float((spread + balls).max())
     unit = torch.nn.functional.normalize(direction.double(), dim=0)
     up = torch.eye(3, dtype=torch.float64)[int(unit.abs().argmin())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.records import TriangleMesh
+from sightline.rendering import PreparedMesh
 from sightline.synthetic import labels
 from sightline.synthetic.bodies import BODIES, Body
 from sightline.synthetic.labels import Palette
@@ -57,6 +58,11 @@ class SyntheticObject:
     texture: str
     seed: int
     label_seed: int
+
+    @cached_property
+    def prepared(self) -> PreparedMesh:
+        """The mesh with what drawing it again and again needs."""
+        return PreparedMesh(self.mesh)
 
 
 def make_object(

@@ -14,7 +14,7 @@ from torch import Tensor
 from sightline.geometry.boxes import boxes_from_masks
 from sightline.geometry.cameras import Camera
 from sightline.records import TriangleMesh
-from sightline.rendering import render_scene
+from sightline.rendering import PreparedMesh, render_scene
 from sightline.synthetic.backgrounds import BACKGROUND_KINDS, TABLE_KINDS, make_background
 from sightline.synthetic.layout import Placement, arrange
 from sightline.synthetic.lighting import LightSettings, cast_shadows, draw_lights
@@ -129,7 +129,7 @@ def make_scene(
     """
     settings = settings or SceneSettings()
     rng = np.random.default_rng(seed)
-    meshes = [thing.mesh for thing in objects]
+    meshes = [thing.prepared for thing in objects]
     camera = _draw_camera(rng, settings)
     placement = arrange(
         meshes,
@@ -171,7 +171,7 @@ def _draw_camera(rng: np.random.Generator, settings: SceneSettings) -> Camera:
 
 
 def _draw(
-    meshes: Sequence[TriangleMesh],
+    meshes: Sequence[PreparedMesh],
     placement: Placement,
     camera: Camera,
     rng: np.random.Generator,

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from sightline.geometry.boxes import boxes_from_masks
 from sightline.geometry.cameras import Camera
-from sightline.records import TriangleMesh
-from sightline.rendering import render_views
+from sightline.rendering import PreparedMesh, render_views
 
 Array = np.ndarray
 
@@ -59,7 +58,7 @@ class Silhouette:
         return full
 
 
-def draw_silhouette(mesh: TriangleMesh, cam_from_obj: Array, camera: Camera) -> Silhouette:
+def draw_silhouette(mesh: PreparedMesh, cam_from_obj: Array, camera: Camera) -> Silhouette:
     """Draw one object alone, up to one picture's size outside the picture.
 
     Args:
@@ -72,11 +71,11 @@ def draw_silhouette(mesh: TriangleMesh, cam_from_obj: Array, camera: Camera) -> 
         >>> from sightline.synthetic.objects import make_object
         >>> pose = np.eye(4)
         >>> pose[2, 3] = 0.5
-        >>> seen = draw_silhouette(make_object("box", 0).mesh, pose, Camera.from_focal(200, 64, 48))
+        >>> seen = draw_silhouette(make_object("box", 0).prepared, pose, Camera.from_focal(200, 64, 48))
         >>> seen.num_pixels > 500
         True
     """
-    points = mesh.vertices.numpy() @ cam_from_obj[:3, :3].T + cam_from_obj[:3, 3]
+    points = mesh.mesh.vertices.numpy() @ cam_from_obj[:3, :3].T + cam_from_obj[:3, 3]
     pixels = (points @ camera.K.numpy().T)[:, :2] / np.maximum(points[:, 2:], 1e-3)
     size = np.array(camera.image_size)
     low = np.clip(np.floor(pixels.min(0)) - 1, -size, 2 * size).astype(int)
