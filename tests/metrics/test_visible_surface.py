@@ -48,10 +48,10 @@ def test_bop_taus():
 
 def test_distance_of_a_slanted_ray():
     K = torch.tensor([[100.0, 0, 1], [0, 50, 0], [0, 0, 1]], dtype=F64)
-    depth = torch.full((2, 3), 2.0, dtype=F64)
+    depth = torch.full((2, 5), 2.0, dtype=F64)
     distance = distance_from_depth(depth, K)
     assert distance[0, 1].item() == 2
-    assert distance[1, 2].item() == pytest.approx(2 * np.sqrt(1 + 0.01**2 + 0.02**2), rel=1e-15)
+    assert distance[1, 4].item() == pytest.approx(2 * np.sqrt(1 + 0.03**2 + 0.02**2), rel=1e-15)
     assert distance_from_depth(torch.zeros_like(depth), K).eq(0).all()
 
 
