@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CREASE_COSINE = float(np.cos(np.radians(40.0)))
+_SLIVER = 1e-10
 
 
 def corner_normals(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float32]:
     """Normals of each face's corners: the mean of the faces that meet there at less than 40 degrees.
 
-    The mean is weighted by area. Vertices that only differ by a seam of the texture (same position) count as
+    Faces are weighted by their angle at the corner, so that it does not matter how a surface is cut into
+    triangles (Thürmer and Wüthrich, 1998). Vertices at one place, as along the seam of a texture, count as
     one.
 
     Args:
@@ -31,20 +33,28 @@ def corner_normals(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> N
         [0.0, 0.0, 1.0]
     """
     corners = vertices[faces]
-    area_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(area_normals, axis=1, keepdims=True)
-    units = np.divide(area_normals, lengths, out=np.zeros_like(area_normals), where=lengths > 0)
+    sides = np.roll(corners, -1, axis=1) - corners
+    crosses = np.cross(sides[:, 0], sides[:, 1])
+    lengths = np.linalg.norm(crosses, axis=1, keepdims=True)
+    longest = np.square(sides).sum(-1).max(1, keepdims=True)
+    sound = lengths > _SLIVER * longest  # below, the direction of the normal is that of rounding errors
+    units = np.divide(crosses, lengths, out=np.zeros_like(crosses), where=sound)
+    back = -np.roll(sides, 1, axis=1)
+    angles = np.arctan2(np.linalg.norm(np.cross(sides, back), axis=-1), (sides * back).sum(-1))
     place = _same_position(vertices)[faces]
-    order = np.argsort(place.ravel(), kind="stable")
-    starts = np.searchsorted(place.ravel()[order], np.arange(place.max() + 2))
+    fan = np.argsort(place.ravel(), kind="stable")
+    starts = np.searchsorted(place.ravel()[fan], np.arange(place.max() + 2))
     out = np.zeros((len(faces), 3, 3), np.float32)
-    _average_over_fans(place, order // 3, starts, area_normals, units, _CREASE_COSINE, out)
+    _average_over_fans(place, fan, starts, angles.ravel(), units, _CREASE_COSINE, out)
     return out
 
 
 def _same_position(vertices: NDArray[np.float64]) -> NDArray[np.int64]:
-    order = np.lexsort(vertices.T)
-    fresh = np.any(np.diff(vertices[order], axis=0) != 0, axis=1)
+    # On a grid of a millionth of the extent, so that rounding does not keep the two sides of a seam apart.
+    cell = max(float(np.ptp(vertices, axis=0).max()), 1e-300) * 1e-6
+    grid = np.rint((vertices - vertices.min(0)) / cell).astype(np.int64)
+    order = np.lexsort(grid.T)
+    fresh = np.any(np.diff(grid[order], axis=0) != 0, axis=1)
     label = np.empty(len(vertices), np.int64)
     label[order] = np.concatenate([[0], np.cumsum(fresh)])
     return label
@@ -52,21 +62,21 @@ def _same_position(vertices: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _average_over_fans(place, fan, starts, area_normals, units, crease_cosine, out):  # noqa: ANN001, ANN202
+def _average_over_fans(place, fan, starts, angles, units, crease_cosine, out):  # noqa: ANN001, ANN202
     for face in range(place.shape[0]):
         for corner in range(3):
             x = y = z = 0.0
             for k in range(starts[place[face, corner]], starts[place[face, corner] + 1]):
-                other = fan[k]
+                other, weight = fan[k] // 3, angles[fan[k]]
                 cosine = (
                     units[face, 0] * units[other, 0]
                     + units[face, 1] * units[other, 1]
                     + units[face, 2] * units[other, 2]
                 )
-                if cosine >= crease_cosine or other == face:
-                    x += area_normals[other, 0]
-                    y += area_normals[other, 1]
-                    z += area_normals[other, 2]
+                if cosine >= crease_cosine:
+                    x += weight * units[other, 0]
+                    y += weight * units[other, 1]
+                    z += weight * units[other, 2]
             length = (x * x + y * y + z * z) ** 0.5
             if length > 0.0:
                 out[face, corner, 0] = x / length

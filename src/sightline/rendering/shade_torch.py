@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -74,7 +74,7 @@ def sample_textures(
     uv: Float[Tensor, "f 3 2"],
     mesh_levels: Int[Tensor, "m 2"],
     levels: Int[Tensor, "l 3"],
-    texels: Int[Tensor, " t"],
+    texels: UInt8[Tensor, " t"],
 ) -> Float[Tensor, "k 3"]:
     """Texture colours in [0, 255], filtered over each pixel's footprint."""
     corner_uv = uv[points.face].double()
@@ -118,7 +118,10 @@ def _footprint(
 
 
 def _bilinear(
-    texels: Int[Tensor, " t"], levels: Int[Tensor, "l 3"], level: Int[Tensor, " k"], uv: Float[Tensor, "k 2"]
+    texels: UInt8[Tensor, " t"],
+    levels: Int[Tensor, "l 3"],
+    level: Int[Tensor, " k"],
+    uv: Float[Tensor, "k 2"],
 ) -> Float[Tensor, "k 3"]:
     start, height, width = levels[level].unbind(-1)
     # Outside [0, 1] the texture repeats; exactly 1 stays the far border.
