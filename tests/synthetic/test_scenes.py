@@ -163,8 +163,8 @@ def test_a_sensor_without_faults_keeps_the_background_untouched():
 
 
 def test_what_does_not_fit_is_an_error():
-    with pytest.raises(ValueError, match=r"num_targets: 6 objects of 150 to 160 px.*240x180"):
-        make_scene(OBJECTS, 0, replace(SMALL, size_px=(150.0, 160.0)))
+    with pytest.raises(ValueError, match=r"num_targets: 3 objects of 150 to 160 px.*240x180"):
+        make_scene(OBJECTS[:3], 0, replace(SMALL, size_px=(150.0, 160.0)))
 
 
 def test_silhouettes_count_pixels_outside_the_picture():
