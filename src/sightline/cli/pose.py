@@ -52,6 +52,7 @@ def track(
     camera: Path | None = None,
     focal: float | Literal["auto"] | None = None,
     min_score: float = 0.4,
+    grow: bool = False,
 ) -> None:
     """Follow known objects through a video: the last pose is the prior of the next frame.
 
@@ -65,6 +66,7 @@ def track(
         camera: JSON file with K (pixels), and distortion if there is any.
         focal: focal length in pixels, or auto to find it from the objects.
         min_score: lowest verification score of a valid pose, 0 to 1.
+        grow: whether frames whose pose is certain become templates; the grown cards go to OUTPUT/cards.
     """
     from sightline.pipeline.run import run_poses
 
@@ -76,6 +78,7 @@ def track(
         focal=focal,
         min_score=min_score,
         follow=True,
+        grow=grow,
     )
 
 

@@ -92,7 +92,7 @@ def judge(both: Comparison, diameter: float, *, depth: Float[Tensor, "h w"] | No
         The parts and their summary.
     """
     inside = both.inside
-    appearance, support, texture = _appearance(both.rendered, both.seen, inside)
+    appearance, support, texture = _appearance(both)
     contour = _contour(both.seen, both.mask, both.valid)
     agreement = float("nan")
     if depth is not None:
@@ -104,21 +104,33 @@ def judge(both: Comparison, diameter: float, *, depth: Float[Tensor, "h w"] | No
     return Verification(score, appearance, contour, agreement, support, texture, share)
 
 
-def _appearance(rendered: Grid, seen: Grid, mask: MaskGrid) -> tuple[float, float, float]:
-    """Correlation in windows restricted to the mask; its supported share; the amount of texture."""
-    m = mask.astype(np.float32)
+def correlation_map(both: Comparison) -> tuple[Grid, Grid]:
+    """Local correlation of rendered and seen brightness, in windows restricted to the object.
+
+    Args:
+        both: the rendered object beside the picture.
+
+    Returns:
+        ``(r, c)`` correlation in [0, 1], and ``(r, c)`` in [0, 1] how much contrast the rendering has there.
+    """
+    m = both.inside.astype(np.float32)
+    rendered, seen = both.rendered, both.seen
     count = np.maximum(_box(m), 1e-6)
     mean_r, mean_s = _box(rendered * m) / count, _box(seen * m) / count
     var_r = np.maximum(_box(rendered**2 * m) / count - mean_r**2, 0)
     var_s = np.maximum(_box(seen**2 * m) / count - mean_s**2, 0)
     covariance = _box(rendered * seen * m) / count - mean_r * mean_s
     correlation = covariance / np.sqrt((var_r + 1.0) * (var_s + _TEXTURE_NOISE**2 / 4))
-    weight = (var_r / (var_r + _TEXTURE_NOISE**2))[mask]
-    correlation = np.clip(correlation[mask], 0, 1)
-    total = float(weight.sum()) + 1e-6
-    appearance = float((weight * correlation).sum()) / total
-    support = float((weight * (correlation > _SUPPORTED)).sum()) / total
-    return appearance, support, total / float(mask.sum())
+    return np.clip(correlation, 0, 1), var_r / (var_r + _TEXTURE_NOISE**2)
+
+
+def _appearance(both: Comparison) -> tuple[float, float, float]:
+    """Mean correlation weighted by contrast, the share of contrast that is seen, the amount of contrast."""
+    correlation, contrast = (values[both.inside] for values in correlation_map(both))
+    total = float(contrast.sum()) + 1e-6
+    appearance = float((contrast * correlation).sum()) / total
+    support = float((contrast * (correlation > _SUPPORTED)).sum()) / total
+    return appearance, support, total / len(contrast)
 
 
 def _box(values: Grid) -> Grid:

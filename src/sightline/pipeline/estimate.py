@@ -37,6 +37,10 @@ class Matcher(Protocol):
         """Compute what is computed once a picture, ``(h, w, 3)`` uint8 RGB."""
         ...
 
+    def extend(self, card: ObjectCard) -> None:
+        """Take in the newest template of a card that has grown."""
+        ...
+
     def match(
         self,
         features: PictureFeatures,
@@ -109,6 +113,11 @@ class PoseEstimator:
         self.min_score = min_score
         self.min_inliers = min_inliers
         self.max_instances = max_instances
+
+    def grow(self, card: ObjectCard) -> None:
+        """Put a card that has grown by one template in the place of its former state."""
+        self.cards = [card if card.name == old.name else old for old in self.cards]
+        self.matcher.extend(card)
 
     def find(
         self,

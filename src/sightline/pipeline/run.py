@@ -16,7 +16,8 @@ from rich.progress import track as progress_bar
 from sightline.formats.images import write_image
 from sightline.formats.videos import VideoWriter
 from sightline.objects.card import ObjectCard
-from sightline.objects.card_files import load_card
+from sightline.objects.card_files import load_card, save_card
+from sightline.objects.growing import rebake
 from sightline.pipeline.estimate import FoundObject, PoseEstimator
 from sightline.pipeline.explain import write_report
 from sightline.pipeline.focal import ChosenCamera, choose_camera
@@ -56,6 +57,7 @@ def run_poses(
     max_instances: int = 1,
     min_score: float = 0.4,
     follow: bool = False,
+    grow: bool = False,
     report: bool = True,
     console: Console | None = None,
 ) -> RunSummary:
@@ -70,6 +72,7 @@ def run_poses(
         max_instances: of one object in one picture.
         min_score: lowest verification score of a valid pose.
         follow: whether the last pose is the prior of the next picture.
+        grow: with ``follow``, whether certain frames become templates; the grown cards go to ``cards/``.
         report: whether pictures get a report.
         console: where progress and tables go.
 
@@ -97,7 +100,9 @@ def run_poses(
             video = stack.enter_context(
                 VideoWriter(output / "overlay.mp4", source.fps if source.is_video else 10)
             )
-        results = _follow(source, estimator, chosen) if follow else _each(source, estimator, chosen)
+        results = _each(source, estimator, chosen)
+        if follow:
+            results = _follow(source, estimator, chosen, grow=grow)
         total = len(source)
         for frame, found in progress_bar(
             results, "frames", total=total, console=console, transient=True, disable=total < 3
@@ -119,6 +124,8 @@ def run_poses(
     if video is not None:
         _write_timeline(output / "timeline.png", log, source.fps, min_score)
     _say(console, summary, cards, output)
+    if grow:
+        _save_grown(estimator.cards, cards, output / "cards", console)
     return summary
 
 
@@ -156,10 +163,21 @@ def _each(
 
 
 def _follow(
-    source: Source, estimator: PoseEstimator, chosen: ChosenCamera
+    source: Source, estimator: PoseEstimator, chosen: ChosenCamera, *, grow: bool
 ) -> Iterator[tuple[Frame, list[FoundObject]]]:
-    for tracked in track(source, estimator, chosen.camera):
+    for tracked in track(source, estimator, chosen.camera, grow=grow):
         yield tracked.frame, tracked.found
+
+
+def _save_grown(grown: list[ObjectCard], before: list[ObjectCard], folder: Path, console: Console) -> None:
+    for card, old in zip(grown, before, strict=True):
+        added = len(card.templates) - len(old.templates)
+        if added == 0:
+            continue
+        if card.provenance.kind == "mesh+photos":
+            card = rebake(card)
+        save_card(card, folder / card.name)
+        console.print(f"{folder / card.name}: {card.name} grew by {added} frames", highlight=False)
 
 
 def _write_timeline(path: Path, log: PoseLog, fps: float, min_score: float) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import invert
+from sightline.objects.growing import grow_card, is_certain, shows_a_new_view
 from sightline.pipeline.estimate import FoundObject, PoseEstimator
 from sightline.pipeline.sources import Frame
 
@@ -32,7 +34,9 @@ class TrackedFrame:
     states: dict[str, TrackState]
 
 
-def track(frames: Iterable[Frame], estimator: PoseEstimator, camera: Camera) -> Iterator[TrackedFrame]:
+def track(
+    frames: Iterable[Frame], estimator: PoseEstimator, camera: Camera, *, grow: bool = False
+) -> Iterator[TrackedFrame]:
     """Follow one instance of each object through a video.
 
     An object is expected where constant velocity would bring it. When the picture does not bear that out, it
@@ -43,6 +47,7 @@ def track(frames: Iterable[Frame], estimator: PoseEstimator, camera: Camera) -> 
         frames: the video's frames in order.
         estimator: finds the objects, one instance each.
         camera: of all frames.
+        grow: whether frames whose pose is certain become templates of the estimator's cards.
 
     Yields:
         The result of each frame.
@@ -61,7 +66,18 @@ def track(frames: Iterable[Frame], estimator: PoseEstimator, camera: Camera) -> 
             else:
                 states[name] = "lost"
                 history[name] = []
+            if grow and states[name] != "lost":
+                _learn(one, frame, estimator, camera)
         yield TrackedFrame(frame, found, states)
+
+
+def _learn(found: FoundObject, frame: Frame, estimator: PoseEstimator, camera: Camera) -> None:
+    """Let a card grow by a frame that is certain and new."""
+    pose = found.pose.cam_from_obj
+    if found.verification is None or not is_certain(found.pose, found.verification):
+        return
+    if shows_a_new_view(found.card, pose):
+        estimator.grow(grow_card(found.card, torch.from_numpy(frame.image), camera, pose))
 
 
 def _extrapolate(poses: list[Float[Tensor, "4 4"]]) -> Float[Tensor, "4 4"]:

@@ -67,27 +67,47 @@ def build_bank(card: ObjectCard) -> FeatureBank:
     return FeatureBank(**tensors)
 
 
+def extend_bank(bank: FeatureBank, card: ObjectCard) -> FeatureBank:
+    """The bank with the features of a card's newest template; the others are not looked at again.
+
+    Args:
+        bank: of the card without that template.
+        card: with it.
+
+    Returns:
+        The larger bank.
+    """
+    newest = _lift(card, len(card.templates) - 1)
+    return FeatureBank(**{name: torch.cat([getattr(bank, name), rows]) for name, rows in newest.items()})
+
+
 def _compute(card: ObjectCard) -> dict[str, Tensor]:
-    parts: dict[str, list[Tensor]] = {f.name: [] for f in fields(FeatureBank)}
-    for index, view in enumerate(card.templates):
-        features = _features_on_object(view)
-        depth = _depth_at(view, features.points)
-        known = depth > 0
-        features, depth = features.select(known), depth[known]
-        points_cam = unproject(features.points, depth, view.K)
-        parts["points_3d"].append(transform(invert(view.cam_from_obj), points_cam))
-        parts["descriptors"].append(features.descriptors)
-        parts["template"].append(torch.full((len(features),), index))
-        parts["template_points"].append(features.points)
-        parts["scales"].append(features.scales)
-        parts["angles"].append(features.angles)
-        parts["depths"].append(depth)
-        center_cam = transform(view.cam_from_obj, card.center[None])[0]
-        parts["view_directions"].append(-view.cam_from_obj[None, 2, :3])
-        parts["centers_px"].append((view.K @ (center_cam / center_cam[2]))[None, :2])
-        parts["extents_px"].append((view.K[0, 0] * card.diameter / center_cam[2])[None])
-        parts["focals_px"].append(view.K[None, 0, 0])
-    return {name: torch.cat(rows) for name, rows in parts.items()}
+    lifted = [_lift(card, index) for index in range(len(card.templates))]
+    return {f.name: torch.cat([part[f.name] for part in lifted]) for f in fields(FeatureBank)}
+
+
+def _lift(card: ObjectCard, index: int) -> dict[str, Tensor]:
+    """The rows of the bank that one template gives."""
+    view = card.templates[index]
+    features = _features_on_object(view)
+    depth = _depth_at(view, features.points)
+    known = depth > 0
+    features, depth = features.select(known), depth[known]
+    points_cam = unproject(features.points, depth, view.K)
+    center_cam = transform(view.cam_from_obj, card.center[None])[0]
+    return {
+        "descriptors": features.descriptors,
+        "points_3d": transform(invert(view.cam_from_obj), points_cam),
+        "template": torch.full((len(features),), index),
+        "template_points": features.points,
+        "scales": features.scales,
+        "angles": features.angles,
+        "depths": depth,
+        "view_directions": -view.cam_from_obj[None, 2, :3],
+        "centers_px": (view.K @ (center_cam / center_cam[2]))[None, :2],
+        "extents_px": (view.K[0, 0] * card.diameter / center_cam[2])[None],
+        "focals_px": view.K[None, 0, 0],
+    }
 
 
 def _features_on_object(view: Template) -> Features:

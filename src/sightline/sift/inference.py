@@ -10,7 +10,7 @@ from torch import Tensor
 from sightline.geometry.cameras import Camera
 from sightline.objects.card import ObjectCard
 from sightline.records import Correspondences
-from sightline.sift.bank import FeatureBank, build_bank
+from sightline.sift.bank import FeatureBank, build_bank, extend_bank
 from sightline.sift.features import Features, extract_features
 from sightline.sift.hypotheses import group_matches
 from sightline.sift.matching import guided_matches, match_features
@@ -38,6 +38,10 @@ class SiftMatcher:
     def bank(self, card: ObjectCard) -> FeatureBank:
         """The feature bank of a card."""
         return self._banks[card.name]
+
+    def extend(self, card: ObjectCard) -> None:
+        """Take in the newest template of a card that has grown."""
+        self._banks[card.name] = extend_bank(self._banks[card.name], card)
 
     def describe(self, image: NDArray[np.uint8]) -> Features:
         """The features of a picture, ``(h, w, 3)`` uint8 RGB; once a picture, for all objects."""
