@@ -205,7 +205,7 @@ def test_truncated_ascii_ply_is_named(tmp_path, share):
         read_mesh(tmp_path / "cut.ply", unit="m")
 
 
-@pytest.mark.parametrize("missing", ["box.mtl", "box.png"])
+@pytest.mark.parametrize("missing", ["box.mtl", "box_texture.png"])
 def test_a_missing_material_or_texture_is_named(tmp_path, missing):
     write_mesh(tmp_path / "box.obj", box(textured=True))
     (tmp_path / missing).unlink()
@@ -214,18 +214,18 @@ def test_a_missing_material_or_texture_is_named(tmp_path, missing):
     assert read_mesh(tmp_path / "box.obj", colors=False).mesh.texture is None
 
 
-@pytest.mark.parametrize("name", ["-s 1 1 1 box.png", "C:\\\\tex\\\\box.png", "textures/box.png"])
+@pytest.mark.parametrize("name", ["-s 1 1 1 box_texture.png", r"C:\tex\box_texture.png", "a/box_texture.png"])
 def test_textures_are_found_as_people_name_them(tmp_path, name):
     write_mesh(tmp_path / "box.obj", box(textured=True))
-    material = (tmp_path / "box.mtl").read_text().replace("box.png", name)
+    material = (tmp_path / "box.mtl").read_text().replace("box_texture.png", name)
     (tmp_path / "box.mtl").write_text(material)
     assert torch.equal(read_mesh(tmp_path / "box.obj").mesh.texture, box(textured=True).texture)
 
 
 def test_a_truncated_texture_is_named(tmp_path):
     write_mesh(tmp_path / "box.obj", box(textured=True))
-    (tmp_path / "box.png").write_bytes((tmp_path / "box.png").read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"box\.png: expected a whole picture"):
+    (tmp_path / "box_texture.png").write_bytes((tmp_path / "box_texture.png").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"box_texture\.png: expected a whole picture"):
         read_mesh(tmp_path / "box.obj")
 
 
@@ -238,8 +238,8 @@ def test_texture_coordinates_without_a_material_are_no_texture(tmp_path):
 
 def test_a_missing_ply_texture_is_named(tmp_path):
     write_mesh(tmp_path / "box.ply", box(textured=True))
-    (tmp_path / "box.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"box\.ply: names box\.png"):
+    (tmp_path / "box_texture.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"box\.ply: names box_texture\.png"):
         read_mesh(tmp_path / "box.ply")
 
 

@@ -173,3 +173,20 @@ def test_the_real_video_has_455_frames_in_shown_order():
             jumps.append(np.abs(small - previous).mean())
         previous = small
     assert max(jumps) < 12
+
+
+def test_a_trimmed_clip_is_not_taken_for_a_truncated_one(tmp_path):
+    path = tmp_path / "trimmed.mp4"
+    with VideoWriter(path, fps=25) as writer:
+        for i in range(30):
+            writer.write(plain((8 * i, 8 * i, 8 * i)))
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"elst") + 4 + 8  # ISO 14496-12, 8.6.6, version 0: duration, media time
+    duration, media_time = struct.unpack_from(">Ii", data, entry)
+    media_timescale = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
+    struct.pack_into(">Ii", data, entry, duration // 2, media_time + media_timescale * 15 // 25)
+    path.write_bytes(data)
+    reader = VideoReader(path)
+    frames = list(reader)
+    assert reader.claimed_frames == 30 and len(frames) < 20 and not reader.problem
+    assert int(frames[0][0, 0, 0]) == pytest.approx(15 * 8, abs=9)  # what is hidden is not shown

@@ -152,7 +152,8 @@ class Fields:
         value = self.require(key)
         if isinstance(value, str) and value.lstrip("-").isdigit():
             return int(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not float(value).is_integer():
             raise self.fault(key, f"expected a whole number, got {_shorten(value)}")
         return int(value)
 

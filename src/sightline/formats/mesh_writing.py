@@ -18,8 +18,8 @@ _RAISE_V = np.array([0, 1], np.float32)
 def write_mesh(path: str | Path, mesh: TriangleMesh, unit: str = "m") -> None:
     r"""Write a mesh; the suffix chooses the format, and the file states its unit.
 
-    A texture goes into ``<stem>.png`` beside a PLY (MeshLab's ``comment TextureFile`` and ``texcoord``) or an
-    OBJ (with ``<stem>.mtl``), and into the GLB itself. STL holds the shape alone.
+    A texture goes into ``<stem>_texture.png`` beside a PLY (MeshLab's ``comment TextureFile`` and
+    ``texcoord``) or an OBJ (with ``<stem>.mtl``), and into the GLB itself. STL holds the shape alone.
 
     Args:
         path: ``.ply`` (binary), ``.obj``, ``.glb`` or ``.stl`` (binary).
@@ -68,7 +68,7 @@ def _uv_up(mesh: TriangleMesh) -> np.ndarray | None:
 
 def _write_texture(path: Path, mesh: TriangleMesh) -> str:
     assert mesh.texture is not None
-    target = path.with_suffix(".png")
+    target = path.with_name(f"{path.stem}_texture.png")  # <stem>.png may well be a photo of the object
     write_image(target, mesh.texture.cpu().numpy())
     return target.name
 

@@ -140,19 +140,26 @@ class VideoReader:
 
     def _decode(self) -> Generator[av.VideoFrame]:
         container, stream = _open_video(self.path)
-        self.problem, count = "", 0
+        self.problem, count, last_s = "", 0, 0.0
         try:
             for frame in container.decode(stream):
                 count += 1
                 self.frames_read = count
+                last_s = max(last_s, frame.time or 0.0)
                 yield frame
         except av.FFmpegError as error:
             self._report(f"{self.path}: damaged after {count} frames of {self._claim()} ({error.strerror})")
         else:
-            if count < self.claimed_frames - _CLAIM_SLACK:
+            if count < self.claimed_frames - _CLAIM_SLACK and not self._reaches_end(stream, last_s):
                 self._report(f"{self.path}: truncated, {count} frames of {self._claim()} can be read")
         finally:
             container.close()
+
+    def _reaches_end(self, stream: av.video.stream.VideoStream, last_s: float) -> bool:
+        """Whether the last frame lies at the end of the shown time: a trimmed clip keeps frames it hides."""
+        if stream.duration is None or stream.time_base is None or not self.fps > 0:
+            return False
+        return last_s >= float(stream.duration * stream.time_base) - (_CLAIM_SLACK + 1) / self.fps
 
     def _report(self, problem: str) -> None:
         self.problem = problem
