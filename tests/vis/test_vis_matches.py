@@ -54,7 +54,7 @@ def test_pictures_of_other_sizes_are_scaled_and_their_points_with_them():
 
 def test_of_many_matches_a_spread_subset_is_joined(monkeypatch):
     lines = []
-    monkeypatch.setattr(matches_file, "paint_polyline", lambda canvas, line, *a, **k: lines.append(line))
+    monkeypatch.setattr(matches_file, "paint_polylines", lambda canvas, line, *a, **k: lines.extend(line))
     generator = np.random.default_rng(0)
     points = np.concatenate([generator.uniform(0, 20, (500, 2)), generator.uniform(0, 300, (30, 2))])
     inliers = np.ones(530, dtype=bool)

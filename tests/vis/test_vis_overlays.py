@@ -63,6 +63,8 @@ def test_mesh_is_blended_inside_the_mask_alone():
     drawn = draw_mesh(image, torch.from_numpy(rendered), torch.from_numpy(TRIANGLE), alpha=0.25)
     assert (drawn[TRIANGLE] == 125).all() and (drawn[~TRIANGLE] == 100).all()
     assert (draw_mesh(image, rendered, TRIANGLE, alpha=0.0) == image).all()
+    slope = np.broadcast_to(np.arange(240, dtype=np.uint8)[:, None, None], image.shape)
+    assert (draw_mesh(image, slope, TRIANGLE, alpha=1.0)[TRIANGLE] == slope[TRIANGLE]).all()
     with pytest.raises(ValueError, match="rendered: expected the picture's shape"):
         draw_mesh(image, rendered[:100], TRIANGLE)
     with pytest.raises(ValueError, match="rendered: expected uint8 RGB"):

@@ -26,7 +26,7 @@ def color_share(picture: np.ndarray, name: str) -> float:
 def test_a_curve_a_name_each_in_its_colour():
     recall = torch.linspace(0, 1, 20)
     one = plot_precision_recall({"mug": (recall, 1 - recall / 2)}, size_px=(400, 300))
-    two = plot_precision_recall({"mug": (recall, 1 - recall / 2), "_$can": (recall, 1 - recall)})
+    two = plot_precision_recall({"mug": (recall, 1 - recall / 2), "_$\\can{$": (recall, 1 - recall)})
     assert one.shape == (300, 400, 3) and one.dtype == np.uint8 and two.shape == (480, 640, 3)
     assert color_share(one, "blue") > 0.001 and color_share(one, "vermillion") == 0
     assert color_share(two, "vermillion") > 0.001

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from tests.vis.scenes import grey_picture, near_color
 
-from sightline.vis.strokes import paint_contour, paint_dot, paint_polyline, paint_tint
+from sightline.vis.strokes import paint_contour, paint_dot, paint_polylines, paint_tint
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 7])
 @pytest.mark.parametrize("y", [20.0, 20.25, 20.5, 20.75])
 def test_lines_are_as_wide_as_asked_and_where_asked(width, y):
     canvas = np.zeros((41, 81, 3), dtype=np.uint8)
-    paint_polyline(canvas, np.array([[10.0, y], [70.0, y]]), (255, 255, 255), width, halo=False)
+    paint_polylines(canvas, [np.array([[10.0, y], [70.0, y]])], (255, 255, 255), width, halo=False)
     column = canvas[:, 40, 0] / 255
     assert abs(column.sum() - width) < 0.75
     assert abs(column @ np.arange(41) / column.sum() - y) < 0.2  # what OpenCV's smoothing is good for
@@ -20,7 +20,7 @@ def test_lines_are_as_wide_as_asked_and_where_asked(width, y):
 def test_halo_is_dark_around_light_and_light_around_dark():
     for color, halo in [((255, 255, 0), 0), ((0, 0, 90), 255)]:
         canvas = grey_picture(81, 41)
-        paint_polyline(canvas, np.array([[10.0, 20.0], [70.0, 20.0]]), color, 3)
+        paint_polylines(canvas, [np.array([[10.0, 20.0], [70.0, 20.0]])], color, 3)
         assert canvas[20, 40].tolist() == list(color)
         assert (np.abs(canvas[[18, 22], 40].astype(int) - halo) < 60).all()
         assert (canvas[[14, 26], 40] == 100).all()
@@ -28,7 +28,7 @@ def test_halo_is_dark_around_light_and_light_around_dark():
 
 def test_points_far_outside_neither_wrap_around_nor_fail():
     canvas = np.zeros((40, 40, 3), dtype=np.uint8)
-    paint_polyline(canvas, np.array([[-1e12, 20.0], [1e12, 20.0]]), (255, 0, 0), 3, halo=False)
+    paint_polylines(canvas, [np.array([[-1e12, 20.0], [1e12, 20.0]])], (255, 0, 0), 3, halo=False)
     assert (canvas[20, :, 0] == 255).all() and not canvas[:17].any() and not canvas[24:].any()
 
 

@@ -67,10 +67,17 @@ def test_lines_bend_as_the_lens_does():
 def test_what_a_wide_lens_folds_back_is_not_drawn():
     camera = make_camera(focal=120.0, distortion=(-0.25, 0.0, 0.0, 0.0, 0.0))
     radius = float(invertible_radius(camera.distortion))
-    beyond = np.array([[1.3 * radius, 0.0, 1.0], [1.6 * radius, 0.4, 1.0]])
-    pixel = camera.project(torch.from_numpy(beyond[0]))
-    assert (pixel >= 0).all() and pixel[0] < 320  # the formula alone puts it into the picture
-    assert project_segments(camera, beyond[:1], beyond[1:]) == [[]]
+    assert camera.project(torch.tensor([radius, 0.0, 1.0]).double())[0] < 300  # a circle inside the picture
+    for beyond in (
+        np.array([[1.3 * radius, 0.0, 1.0], [1.6 * radius, 0.4, 1.0]]),
+        np.array([[0.72 * radius, 0.75 * radius, 1.0], [0.9 * radius, 0.9 * radius, 1.0]]),
+    ):
+        pixels = camera.project(torch.from_numpy(beyond))
+        assert (pixels >= 0).all() and (pixels < 240).any()  # the formula alone puts it into the picture
+        assert project_segments(camera, beyond[:1], beyond[1:]) == [[]]
+    across = np.array([[-0.9 * radius, 0.2, 1.0], [3.0, 0.2, 1.0]])
+    (line,) = project_segments(camera, across[:1], across[1:])[0]  # what lies inside the circle is
+    assert (np.diff(line[:, 0]) > 0).all() and len(line) > 8
 
 
 def test_bad_segments_are_refused():
@@ -137,6 +144,30 @@ def test_box_edges_lie_where_they_are_projected_and_hidden_ones_are_paler():
     assert not near_color(pale, color).any()
     expected = 0.45 * np.array(color) + 0.55 * 100
     assert near_color(pale, expected, 45).any()
+
+
+@pytest.mark.parametrize("distortion", [None, BARREL])
+def test_the_box_of_a_turned_object_has_its_edges_where_opencv_projects_them(distortion):
+    image, camera, color = grey_picture(640, 480), make_camera(600.0, 640, 480, distortion), (255, 0, 0)
+    bounds = np.array([[-0.05, -0.1, -0.02], [0.15, 0.1, 0.12]])
+    pose = make_estimate(turn=(0.5, -0.7, 0.3), t=(0.05, -0.08, 0.7))
+    drawn = draw_box_3d(image, camera, pose, bounds, color=color)
+    corners = np.array([[x, y, z] for x in bounds[:, 0] for y in bounds[:, 1] for z in bounds[:, 2]])
+    steps = np.linspace(0, 1, 200)[:, None]
+    coefficients = None if distortion is None else np.array(distortion)
+    seen, everywhere = [], np.zeros((480, 640), dtype=bool)
+    for a, b in [(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1]:
+        edge = (1 - steps) * corners[a] + steps * corners[b]
+        pixels = cv2.projectPoints(
+            edge, cv2.Rodrigues(pose.R.numpy())[0], pose.t.numpy(), camera.K.numpy(), coefficients
+        )
+        columns, rows = np.rint(pixels[0][:, 0]).astype(int).T
+        everywhere[rows, columns] = True
+        seen.append(near_color(drawn[rows, columns], color, 60).mean())
+    seen = np.sort(seen)
+    assert (seen[:3] < 0.5).all() and (seen[3:] > 0.9).all()  # from a corner three edges are hidden
+    assert not (changed(image, drawn) & ~grown(everywhere, 5)).any()
+    assert changed(image, drawn)[everywhere].mean() > 0.99
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)

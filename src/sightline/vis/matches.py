@@ -22,7 +22,7 @@ from sightline.vis.canvas import (
 )
 from sightline.vis.labels import Box, label_size, paint_label
 from sightline.vis.palette import GREY, PLATE, ramp_colors
-from sightline.vis.strokes import paint_dot, paint_polyline
+from sightline.vis.strokes import paint_dot, paint_polylines
 
 _OUTLIER_ALPHA = 0.35
 _MAX_OUTLIER_SHARE = 0.25  # of the lines that are drawn
@@ -248,7 +248,7 @@ def _paint_outliers(canvas: Picture, lines: np.ndarray) -> None:
 
     faint = canvas.copy()
     for line in lines:
-        paint_polyline(faint, line, GREY, 1, halo=False)
+        paint_polylines(faint, [line], GREY, 1, halo=False)
         for end in line:
             paint_dot(faint, end, GREY, 1.5, halo=False)
     cv2.addWeighted(faint, _OUTLIER_ALPHA, canvas, 1 - _OUTLIER_ALPHA, 0.0, dst=canvas)
@@ -264,7 +264,7 @@ def _paint_inliers(
 ) -> None:
     colors = [(int(r), int(g), int(b)) for r, g, b in ramp_colors(residual, 0.0, worst_px)]
     for index in joined:
-        paint_polyline(canvas, lines[index], colors[index], 1, halo=False)
+        paint_polylines(canvas, [lines[index]], colors[index], 1, halo=False)
     for index in np.flatnonzero(inlier):
         for end in lines[index]:
             paint_dot(canvas, end, colors[index], 2.0)

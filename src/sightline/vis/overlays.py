@@ -23,7 +23,7 @@ from sightline.vis.canvas import (
 )
 from sightline.vis.labels import Box, paint_label, paint_notes
 from sightline.vis.palette import Rgb, object_colors, palette_color
-from sightline.vis.strokes import paint_contour, paint_polyline, paint_tint
+from sightline.vis.strokes import paint_contour, paint_polylines, paint_tint
 
 
 def draw_contour(
@@ -115,7 +115,7 @@ def draw_quadrilateral(
     if points.shape != (4, 2) or not np.isfinite(points).all():
         raise ValueError(f"corners: expected four finite pixels (4, 2), got {points.tolist()}")
     color = palette_color(0) if color is None else color
-    paint_polyline(canvas, points, color, stroke_px(canvas), closed=True)
+    paint_polylines(canvas, [points], color, stroke_px(canvas), closed=True)
     paint_label(canvas, label, Box.around(points).clipped(canvas), color)
     return canvas
 
@@ -163,7 +163,7 @@ def draw_detections(
             paint_contour(canvas, mask, color, stroke_px(canvas))
         x0, y0, x1, y1 = boxes[index]
         rectangle = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-        paint_polyline(canvas, rectangle, color, stroke_px(canvas), closed=True)
+        paint_polylines(canvas, [rectangle], color, stroke_px(canvas), closed=True)
     taken: list[Box] = []
     for index in order[::-1]:
         name, score = detections.names[index], float(detections.scores[index])

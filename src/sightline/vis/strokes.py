@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sightline.vis.canvas import Picture
@@ -11,34 +13,36 @@ _SHIFT = 4  # binary digits behind the point in the coordinates that OpenCV draw
 _FAR_PX = 1e6  # beyond this a coordinate would overflow OpenCV's fixed point
 
 
-def paint_polyline(
+def paint_polylines(
     canvas: Picture,
-    points: np.ndarray,
+    lines: Sequence[np.ndarray],
     color: Rgb,
     width: int,
     *,
     closed: bool = False,
     halo: bool = True,
 ) -> None:
-    """Paint a line through points, with a thin halo that keeps it visible on any background.
+    """Paint lines through points, with a thin halo that keeps them visible on any background.
+
+    All halos are painted before all lines, so that lines which meet do not cut one another.
 
     Args:
         canvas: ``(h, w, 3)`` uint8 RGB, changed in place.
-        points: ``(m, 2)`` finite pixels; parts outside the picture are left out.
-        color: of the line.
-        width: of the line without the halo, an odd number of pixels.
-        closed: whether the last point joins the first.
+        lines: ``(m, 2)`` finite pixels each; parts outside the picture are left out.
+        color: of the lines.
+        width: of the lines without the halo, an odd number of pixels.
+        closed: whether the last point of each joins its first.
         halo: whether to paint the halo, black around a light line and white around a dark one.
 
     Example:
         >>> canvas = np.zeros((3, 9, 3), dtype=np.uint8)
-        >>> paint_polyline(canvas, np.array([[0.0, 1.0], [8.0, 1.0]]), (255, 0, 0), 1, halo=False)
+        >>> paint_polylines(canvas, [np.array([[0.0, 1.0], [8.0, 1.0]])], (255, 0, 0), 1, halo=False)
         >>> canvas[1, 4, 0] > 200, canvas[0, 4, 0] < 100
         (np.True_, np.True_)
     """
     import cv2
 
-    fixed = [_to_fixed(points)]
+    fixed = [_to_fixed(line) for line in lines]
     if halo:
         around = BLACK if is_light(color) else WHITE
         cv2.polylines(canvas, fixed, closed, around, _thickness(width + 2), cv2.LINE_AA, _SHIFT)
@@ -116,8 +120,7 @@ def paint_contour(canvas: Picture, mask: np.ndarray, color: Rgb, width: int) -> 
     import cv2
 
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for outline in outlines:
-        paint_polyline(canvas, outline[:, 0], color, width, closed=True)
+    paint_polylines(canvas, [outline[:, 0] for outline in outlines], color, width, closed=True)
 
 
 def _thickness(width: int) -> int:

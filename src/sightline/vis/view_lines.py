@@ -94,10 +94,9 @@ def _cut(starts: np.ndarray, ends: np.ndarray, planes: np.ndarray) -> tuple[np.n
     slope = at_end - at_start
     with np.errstate(divide="ignore", invalid="ignore"):
         crossing = np.where(slope == 0, 0.0, -at_start / slope)
-    outside = ((at_start < 0) & (at_end < 0)).any(axis=1)
     enter = np.where(at_start < 0, crossing, 0.0).max(axis=1, initial=0.0)
     leave = np.where(at_end < 0, crossing, 1.0).min(axis=1, initial=1.0)
-    return enter, np.where(outside, enter, leave)
+    return enter, leave  # a segment with both ends outside one plane leaves before it enters
 
 
 def _rays(points_cam: np.ndarray, visible: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from sightline.records import PoseEstimate
 from sightline.vis.canvas import Picture, as_array, check_fits_camera, start_canvas, stroke_px, text_px
 from sightline.vis.labels import Box, paint_label
 from sightline.vis.palette import AXIS_COLORS, Rgb, palette_color
-from sightline.vis.strokes import paint_polyline
+from sightline.vis.strokes import paint_polylines
 from sightline.vis.view_lines import project_point, project_segments
 
 _HIDDEN_SHARE = 0.45  # how opaque the edges on the far side are
@@ -68,8 +68,7 @@ def paint_axes(
     lines = project_segments(camera, np.repeat(origin[None], 3, axis=0), tips)
     width = stroke_px(canvas) + 2
     for axis in np.argsort(-tips[:, 2], kind="stable"):
-        for line in lines[axis]:
-            paint_polyline(canvas, line, AXIS_COLORS[axis], width)
+        paint_polylines(canvas, lines[axis], AXIS_COLORS[axis], width)
         place = project_point(camera, origin + 1.12 * length * rotation.T[axis])
         if letters and place is not None:
             x, y = np.rint(place).astype(int)
@@ -132,11 +131,9 @@ def paint_box_3d(
     lines = project_segments(camera, starts @ rotation.T + origin, ends @ rotation.T + origin)
     width = stroke_px(canvas)
     faint = canvas.copy()
-    for line in _lines_where(lines, hidden):
-        paint_polyline(faint, line, color, max(1, width - 2), halo=False)
+    paint_polylines(faint, _lines_where(lines, hidden), color, max(1, width - 2), halo=False)
     cv2.addWeighted(faint, _HIDDEN_SHARE, canvas, 1 - _HIDDEN_SHARE, 0.0, dst=canvas)
-    for line in _lines_where(lines, ~hidden):
-        paint_polyline(canvas, line, color, width)
+    paint_polylines(canvas, _lines_where(lines, ~hidden), color, width)
     return _covered(lines)
 
 
