@@ -11,6 +11,7 @@ from sightline.cli.demo import demo
 from sightline.cli.evaluate import evaluate
 from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
+from sightline.cli.synth import synth
 
 VERBS: dict[str, Any] = {
     "demo": demo,
@@ -18,6 +19,7 @@ VERBS: dict[str, Any] = {
     "detect": detect,
     "pose": pose,
     "track": track,
+    "synth": synth,
     "evaluate": evaluate,
     "convert": convert,
 }

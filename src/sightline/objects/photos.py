@@ -94,9 +94,8 @@ def photo_template(mesh: TriangleMesh, photo: PosedPhoto) -> Template:
     Raises:
         ValueError: the object lies outside the photograph.
     """
+    photo = straighten(photo)
     camera = photo.camera
-    if camera.distortion is not None:
-        photo = _straighten(photo)
     rendered = render_views(
         mesh, photo.cam_from_obj[None], camera.K, camera.image_size, outputs=("depth", "mask")
     )
@@ -112,18 +111,26 @@ def photo_template(mesh: TriangleMesh, photo: PosedPhoto) -> Template:
         color=photo.image[window].contiguous(),
         mask=mask[window].contiguous(),
         depth=torch.where(mask, rendered.depth[0], 0.0)[window].contiguous(),
-        K=Camera(camera.K, camera.width, camera.height).crop(x0, y0, x1 - x0, y1 - y0).K,
+        K=camera.crop(x0, y0, x1 - x0, y1 - y0).K,
         cam_from_obj=photo.cam_from_obj,
         source="photo",
     )
 
 
-def _straighten(photo: PosedPhoto) -> PosedPhoto:
-    """The photograph as a camera without lens distortion would have taken it."""
+def straighten(photo: PosedPhoto) -> PosedPhoto:
+    """The photograph as a camera without lens distortion would have taken it.
+
+    Args:
+        photo: any; one without distortion is returned as it is.
+
+    Returns:
+        The photograph and its mask, resampled, with a pinhole of the same intrinsics.
+    """
+    camera = photo.camera
+    if camera.distortion is None:
+        return photo
     import cv2
 
-    camera = photo.camera
-    assert camera.distortion is not None
     K, distortion = camera.K.numpy(), camera.distortion.numpy()
     image = torch.from_numpy(cv2.undistort(photo.image.numpy(), K, distortion))
     mask = photo.mask

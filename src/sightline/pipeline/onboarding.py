@@ -18,6 +18,7 @@ from sightline.objects.card import ObjectCard, Provenance
 from sightline.objects.checks import check_size, raise_faults
 from sightline.objects.onboard import onboard_mesh
 from sightline.objects.photos import onboard_flat, onboard_photos_on_mesh, solve_photo_pose
+from sightline.sift import onboard_photos
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,14 @@ def make_card(
         if width is None:
             raise ValueError(f"{flat}: a flat picture needs its real --width in metres")
         return _from_flat(name, flat, width, template_size, licence)
+    if mesh is None and not photos:
+        raise ValueError("expected --mesh, --photos, both, or --flat with --width; got none of them")
+    entries = [entry for path in photos or [] for entry in read_posed_photos(path)]
     if mesh is None:
-        raise ValueError("expected --mesh, --mesh with --photos, or --flat with --width; got none of them")
+        return _from_photos(name, entries, licence)
     loaded = read_mesh(mesh, unit=unit)
     raise_faults(check_size(loaded.mesh.diameter), source=str(mesh))
     notes = [f"{mesh}: unit {loaded.unit} ({loaded.unit_reason})"]
-    entries = [entry for path in photos or [] for entry in read_posed_photos(path)]
     files = {mesh.name: loaded.sha256, **{entry.path.name: _sha256(entry.path) for entry in entries}}
     provenance = Provenance(
         "mesh+photos" if entries else "mesh", files, loaded.unit, loaded.unit_reason, licence
@@ -116,6 +119,15 @@ def _from_flat(name: str, path: Path, width: float, template_size: int, licence:
     provenance = Provenance("flat", {path.name: _sha256(path)}, licence=licence)
     card = onboard_flat(picture, width, name=name, template_size=template_size, provenance=provenance)
     return OnboardedCard(card, [f"{path}: taken as flat, {1000 * width:.0f} mm wide"])
+
+
+def _from_photos(name: str, entries: list[PhotoEntry], licence: str) -> OnboardedCard:
+    files = {entry.path.name: _sha256(entry.path) for entry in entries}
+    provenance = Provenance("photos", files, unit_reason="as the photographs' poses", licence=licence)
+    card = onboard_photos([_posed(entry) for entry in entries], name=name, provenance=provenance)
+    known = sum(int((view.depth > 0).sum()) for view in card.templates)
+    note = f"no mesh: {known} key points of {len(card.templates)} photographs; poses will not be verified"
+    return OnboardedCard(card, [note])
 
 
 def _posed(entry: PhotoEntry) -> PosedPhoto:
