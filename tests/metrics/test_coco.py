@@ -114,8 +114,10 @@ def test_an_imagined_object_in_an_empty_picture_is_wrong():
 
 def test_overlap_decides():
     truth = record([[0, 0, 100, 100]], ["mug"])
-    found = record([[0, 0, 100, 72]], ["mug"])  # IoU 0.72: right at 0.5, 0.55 ... 0.7
-    assert coco_scores([found], [truth]).ap == pytest.approx(0.5)
+    score = coco_scores([record([[0, 0, 100, 72]], ["mug"])], [truth])  # IoU 0.72: right at 0.5, 0.55 ... 0.7
+    assert (score.ap, score.ap50, score.ap75) == (pytest.approx(0.5), 1, 0)
+    score = coco_scores([record([[0, 0, 100, 77]], ["mug"])], [truth])
+    assert (score.ap, score.ap75) == (pytest.approx(0.6), 1)
 
 
 def test_ignored_truths_count_neither_way():

@@ -85,7 +85,7 @@ def pck(
         tensor(0.5000)
     """
     asked = truth.isfinite().all(-1)
-    right = (point_errors(predicted, truth) <= limit) & asked
+    right = point_errors(predicted, truth) <= limit
     return right.sum(-1).to(truth) / asked.expand_as(right).sum(-1)
 
 
