@@ -120,10 +120,7 @@ def main() -> None:
         ratio = np.median(pairs[:, 0]) / base
         print(f"{name:22s} {spread(pairs[:, 0])}  {spread(pairs[:, 1])}  {ratio:6.2f}")
     error = np.abs(ours.depth.numpy() - reference)[both]
-    print(
-        f"depth against Embree: median {np.median(error):.1e} m, 99.9 % {np.quantile(error, 0.999):.1e}
-        m"
-    )
+    print(f"depth against Embree: median {np.median(error):.1e} m, largest {error.max():.1e} m")
     print(f"mask against Embree: intersection over union {both.sum() / (seen | mask).sum():.6f}")
 
 
