@@ -111,6 +111,16 @@ def test_beyond_the_fold_is_flagged():
     assert found.isnan().all(-1).tolist() == [False, True, True, True]
 
 
+def test_the_branch_behind_the_fold_is_not_an_answer():
+    lens = torch.tensor([-0.5, 0.08, 1e-3, 0, 0], dtype=torch.float64)  # folds at 0.93, grows from 1.70
+    beyond = disc(1.0)
+    beyond = beyond / beyond.norm(dim=-1, keepdim=True) * torch.linspace(0.6, 3, len(beyond))[:, None]
+    assert not undistort(beyond, lens).valid.any()
+    far = torch.stack([torch.linspace(1.8, 3, 50), torch.zeros(50)], -1).double()
+    again, valid = undistort(distort(far, lens), lens)
+    assert (again[valid].norm(dim=-1) < 0.94).all()
+
+
 def test_a_batch_of_lenses_equals_the_loop():
     lenses = LENS * torch.tensor([[0.2], [1.0], [-0.7]], dtype=torch.float64)
     xy = disc(0.5, 24).view(3, 8, 2)

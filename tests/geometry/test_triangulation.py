@@ -94,7 +94,7 @@ def test_golden_pairs_and_reprojection():
 
 def test_linear_is_the_least_squares_of_reprojection():
     K, poses, _ = rig(5)
-    px = see(cloud(200), K, poses, noise_px=1.0)
+    px = see(cloud(60), K, poses, noise_px=1.0)
     linear, dlt = triangulate(px, K, poses).points, triangulate(px, K, poses, method="dlt").points
     best = linear.contiguous().clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
@@ -208,6 +208,19 @@ def test_one_camera_seen_twice_is_parallel():
     K, poses, _ = rig(1)
     px = see(cloud(5), K, poses)
     assert not triangulate(px.repeat(2, 1, 1), K.repeat(2, 1, 1), poses.repeat(2, 1, 1)).valid.any()
+
+
+@pytest.mark.parametrize("method", ["linear", "dlt"])
+def test_a_view_given_twice_weighs_as_two(method):
+    K, poses, lens = rig(3)
+    px = see(cloud(6), K, poses, lens, noise_px=3.0)
+    weights = torch.tensor([2**0.5, 1, 1], dtype=torch.float64)[:, None].expand(3, 6)
+    twice = [0, 0, 1, 2]
+    torch.testing.assert_close(
+        triangulate(px, K, poses, lens, weights=weights, method=method).points,
+        triangulate(px[twice], K[twice], poses[twice], lens[twice], method=method).points,
+        **tolerance(torch.float64, "iterative"),
+    )
 
 
 def test_weights_are_inverse_standard_deviations():

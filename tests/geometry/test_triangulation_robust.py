@@ -52,7 +52,9 @@ def test_gradients_of_weights_and_of_the_robust_choice():
     )
     robust = triangulate_robust(px, K, poses, lens)
     assert robust.inliers[:, 0].tolist() == [True, False, True, True]
-    assert torch.autograd.gradcheck(lambda x: triangulate_robust(x, K, poses, lens).points, (px,))
+    assert torch.autograd.gradcheck(
+        lambda x: triangulate_robust(x, K, poses, lens).points, (px,), fast_mode=True
+    )
 
 
 def test_the_covariance_is_that_of_repeated_measurements():
@@ -68,6 +70,16 @@ def test_the_covariance_is_that_of_repeated_measurements():
         torch.linalg.cholesky(predicted), (found.points - point)[:, 0].T, upper=False
     )
     torch.testing.assert_close(torch.cov(whitened), torch.eye(3).double(), rtol=0, atol=0.08)
+
+
+def test_the_covariance_has_the_jacobian_of_the_projection():
+    K, poses, lens = rig(3)
+    K[:, 0, 1] = 5.0
+    point = cloud(1)
+    jacobian = torch.autograd.functional.jacobian(lambda x: see(x, K, poses, lens), point).view(6, 3)
+    expected = torch.linalg.inv(jacobian.T @ jacobian) * 0.7**2
+    found = point_covariance(point, K, poses, lens, sigma_px=0.7)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
 def test_the_covariance_of_what_is_not_determined_is_nan():

@@ -294,7 +294,7 @@ def point_covariance(
         slope = distortion_jacobian(xy, distortion) @ slope
     focal = K.to(points)[..., None, :2, :2]
     jacobian = focal @ slope @ world[..., None, :3, :3]
-    weight = 1 / torch.as_tensor(sigma_px).to(points).expand(z.shape)
+    weight = 1 / torch.as_tensor(sigma_px, dtype=points.dtype, device=points.device).expand(z.shape)
     used = points.isfinite().all(-1).unsqueeze(-2) & (z > 0)
     if seen is not None:
         used = used & seen
