@@ -11,7 +11,7 @@ from sightline.geometry.pnp.levenberg import (
     minimise,
 )
 from sightline.geometry.pnp.linearise import pack_problems
-from sightline.geometry.rotations import exp, geodesic_distance, log
+from sightline.geometry.rotations import exp, geodesic_distance, log, random_rotations
 from sightline.synthetic.problems import make_pnp_problems
 
 PROBLEMS = make_pnp_problems(5, 30, seed=4)
@@ -93,6 +93,21 @@ def test_problems_that_have_converged_are_left_alone():
     unmoved = torch.tensor([0, 1, 3, 4])
     assert torch.equal(again.state.R[unmoved], done.R[unmoved])
     torch.testing.assert_close(again.state.R[2], done.R[2], rtol=0, atol=1e-7)
+
+
+def test_the_cost_never_rises_from_whatever_start():
+    problems = make_pnp_problems(200, 12, outlier_fraction=0.4, seed=1)
+    packed = pack_problems(problems.points_2d, problems.points_3d, problems.camera.K, None, None)
+    R = random_rotations(200, generator=torch.Generator().manual_seed(0))
+    start = State(R, problems.t * 0.5, torch.zeros(200, dtype=torch.float64))
+    for loss in ("squared", "tukey"):
+        objective = Objective(packed, loss, torch.full((200,), 30.0).double())
+        before = objective.equations(start).cost
+        for limit in (1, 3, 10):
+            end = minimise(objective, start, limit, 1e-12).state
+            after = objective.equations(end).cost
+            assert (after <= before).all()
+            before = after
 
 
 @pytest.mark.parametrize("limit", [0, 1])

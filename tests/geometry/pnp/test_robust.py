@@ -27,6 +27,13 @@ def test_finds_the_pose_among_outliers(distortion):
         assert errors.rotation_deg < 3.0
 
 
+def test_distorted_pixels_are_undistorted_first():
+    problems = make_pnp_problems(3, 50, distortion=WIDE, noise_px=0.0, diameter=0.3)
+    for i in range(len(problems)):
+        found = find_pose(problems.points_2d[i], problems.points_3d[i], problems.camera.K, WIDE)
+        assert pose_errors(found.R, found.t, problems.R[i], problems.t[i]).rotation_deg < 1e-4
+
+
 def test_skew_and_unequal_focal_lengths_count():
     from sightline.geometry.cameras import project
 

@@ -17,11 +17,11 @@ from sightline.geometry.pnp.robust import RansacOptions, find_pose, sample_by_we
 from sightline.geometry.pnp.solvers import mirrored_pose, spread_of_points
 from sightline.geometry.rotations import geodesic_distance
 
-_TUKEY_SCALE = 2.0  # times max_error_px: where the loss gives a correspondence up
-_TUKEY_SIGMAS = 6.0  # times the inliers' standard deviation, where that is less
+_TUKEY_SCALE = 2.0  # times max_error_px: an inlier at its bound still has half its weight, at twice that none
 _LEAST_SIGMA_PX = 0.1  # no real pixel is better than this
 _RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # median length of a 2-D Gaussian vector of unit deviation
-_COARSE, _FINE = 1e-6, 1e-10  # tolerances of the two descents
+_GRADUATION = 1  # a mirrored pose or a prior starts farther away than RANSAC's
+_TOLERANCE = 1e-10
 _FLAT_ENOUGH = 0.2  # thickness in units of the width, up to which a mirrored pose may look the same
 _SAME_POSE = math.radians(3.0)  # refined poses nearer than this are one
 _LIKELIHOOD_RATIO = 100.0  # a second pose that is less likely than this is no rival
@@ -82,7 +82,7 @@ def refine_candidates(
     max_error_px: float,
     refine_focal: bool,
 ) -> tuple[RefinedPoses, float]:
-    """Descend from each candidate on all points, then again with the loss fitted to the noise that shows.
+    """Descend from each candidate on all points with Tukey's loss.
 
     Args:
         points: the m correspondences.
@@ -96,36 +96,26 @@ def refine_candidates(
         of the best one's inliers in pixels.
     """
     count = len(candidates.t)
-    many = [field.expand(count, *field.shape) for field in points]
+    camera = candidates.camera
     if prior is not None:
         prior = PosePrior(*(field.double().expand(count, *field.shape) for field in prior))
-
-    def descend(
-        K: Tensor, R: Tensor, t: Tensor, scale_px: float, graduation: int, tolerance: float
-    ) -> RefinedPoses:
-        return refine_poses(
-            many[0],
-            many[1],
-            K,
-            R,
-            t,
-            weights=many[2],
-            distortion=candidates.camera.distortion,
-            loss="tukey",
-            scale_px=scale_px,
-            prior=prior,
-            refine_focal=refine_focal,
-            graduation=graduation,
-            tolerance=tolerance,
-        )
-
-    K = candidates.camera.K.repeat(count, 1, 1)
-    coarse = descend(K, candidates.R, candidates.t, _TUKEY_SCALE * max_error_px, 1, _COARSE)
-    sigma_px = _noise(coarse.residuals_px[int(coarse.cost.nan_to_num(torch.inf).argmin())], max_error_px)
-    K[:, :2, :2] *= coarse.focal_scale[:, None, None]
-    scale_px = min(_TUKEY_SCALE * max_error_px, _TUKEY_SIGMAS * sigma_px)
-    fine = descend(K, coarse.R, coarse.t, scale_px, 0, _FINE)
-    return fine._replace(focal_scale=fine.focal_scale * coarse.focal_scale), sigma_px
+    refined = refine_poses(
+        points.points_2d.expand(count, -1, -1),
+        points.points_3d.expand(count, -1, -1),
+        camera.K,
+        candidates.R,
+        candidates.t,
+        weights=points.weights.expand(count, -1),
+        distortion=camera.distortion,
+        loss="tukey",
+        scale_px=_TUKEY_SCALE * max_error_px,
+        prior=prior,
+        refine_focal=refine_focal,
+        graduation=0 if count == 1 else _GRADUATION,
+        tolerance=_TOLERANCE,
+    )
+    best = int(refined.cost.nan_to_num(torch.inf).argmin())
+    return refined, _noise(refined.residuals_px[best], max_error_px)
 
 
 def choose_candidate(

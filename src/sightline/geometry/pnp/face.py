@@ -116,7 +116,7 @@ def solve_pnp(
             leaves a correspondence out. None for ones.
         max_error_px: the reprojection error up to which a correspondence is an inlier, pixels.
         min_inliers: how many a valid pose needs; by default as many different ones as rule out chance (see
-            :func:`sightline.geometry.pnp.robust.least_support`).
+            :func:`sightline.geometry.pnp.robust.least_support`). Give 4 for a few points picked by hand.
         prior_cam_from_obj: ``(4, 4)`` where the object is expected, such as its last pose: one more start,
             and the judge between two poses that fit equally well.
         prior_information: ``(6, 6)`` inverse covariance of the prior by ``(w, v)``, 1/rad^2 and 1/m^2, where

@@ -99,7 +99,9 @@ def find_pose(
     pose, info = poselib.estimate_absolute_pose(ideal_px, object_points, camera, ransac, {}, start)
     if info["num_inliers"] < 4 or not np.isfinite(pose.Rt).all():
         return None
-    return Hypothesis(torch.from_numpy(pose.R.copy()), torch.from_numpy(pose.t.copy()), info["iterations"])
+    return Hypothesis(
+        torch.from_numpy(pose.R.copy()), torch.from_numpy(pose.t.copy()), max(info["iterations"], 1)
+    )
 
 
 def sample_by_weight(
