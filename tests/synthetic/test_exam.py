@@ -134,6 +134,7 @@ def test_detection_pictures():
     for index in (0, 2):
         picture = picture_of("detection", index)
         assert picture.wanted == (made.objects[index].name,)
+        assert picture.wanted == made.wanted(index) == made.wanted(index - 400)
         assert picture.scene.image.shape == (480, 640, 3)
         assert len(picture.scene) > len(picture.rows)
         assert picture.scene.names.count(picture.wanted[0]) == len(picture.rows) == len(picture.truth)

@@ -172,12 +172,11 @@ class ExamPictures:
         things += [self.objects[others[k]] for k in rng.permutation(len(others))[:count]]
         scene = make_scene(things, [seed, 1], settings.scene, num_targets=num_clear)
         rows = [row for row, thing in enumerate(scene.object_indices) if thing < len(shown)]
-        return ExamPicture(
-            index,
-            scene,
-            tuple(self.objects[number].name for number in wanted),
-            tuple(rows),
-        )
+        return ExamPicture(index, scene, self.wanted(index), tuple(rows))
+
+    def wanted(self, index: int) -> tuple[str, ...]:
+        """The names of the objects that a picture asks for, without making it."""
+        return tuple(self.objects[number].name for number in self._wanted(range(len(self))[index])[0])
 
     def seed_of(self, index: int) -> int:
         """The seed of a picture.
