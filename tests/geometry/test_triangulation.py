@@ -54,6 +54,17 @@ def test_points_come_back_through_distortion(num_views, method, dtype, error):
     assert float((by_pairs.points - points.unsqueeze(1)).abs().max()) < 10 * error
 
 
+@pytest.mark.parametrize("method", ["linear", "dlt"])
+def test_a_world_whose_origin_is_far_away(method):
+    K, far = rig(2)[0], torch.tensor([3e5, -2e5, 1e5], dtype=torch.float64)
+    poses = make_pose(torch.eye(3).double(), torch.tensor([[0.02, 0, 2], [-0.02, 0, 2]]).double())
+    px = see(cloud(6), K, poses)
+    shift = make_pose(torch.eye(3).double(), -far)
+    found = triangulate(px, K, compose(poses, shift.expand(2, 4, 4)), method=method)
+    # The poses are exact to 6e-11 m, which 0.02 rad of parallax make some 3e-9; squared it would be 2e-7.
+    torch.testing.assert_close(found.points - far, cloud(6), rtol=0, atol=3e-8)
+
+
 def test_pairs_are_the_loop_of_svds():
     K, poses, _ = rig(5)
     px = see(cloud(3, 8), K, poses)
