@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sightline.formats.atomic import atomic_write
 from sightline.formats.bop_models import MM
-from sightline.formats.json_files import clean_rotation
+from sightline.formats.json_files import clean_rotations
 from sightline.geometry.poses import make_pose
 from sightline.records import PoseEstimate
 
@@ -112,39 +112,46 @@ def read_bop_results(path: str | Path) -> list[BopResult]:
     lines = path.read_text(encoding="utf-8").splitlines()
     if not lines or lines[0].strip() != HEADER:
         raise ValueError(f"{path}: line 1: expected the header {HEADER!r}, got {lines[0] if lines else ''!r}")
-    rows = [_parse(line, f"{path}: line {i}") for i, line in enumerate(lines[1:], start=2) if line.strip()]
+    rows = _parse([(f"{path}: line {i}", line) for i, line in enumerate(lines[1:], start=2) if line.strip()])
     _require_one_time(rows, path)
     return rows
 
 
-def _parse(line: str, where: str) -> BopResult:
-    cells = line.split(",")
-    if len(cells) != 7:
-        raise ValueError(f"{where}: expected 7 values between commas ({HEADER}), got {len(cells)}")
-    names = HEADER.split(",")
+def _parse(lines: Sequence[tuple[str, str]]) -> list[BopResult]:
+    """The rows of all lines, each given with its place; the poses are checked and converted in one go."""
+    ids, numbers = [], []
+    for where, line in lines:
+        cells = line.split(",")
+        if len(cells) != 7:
+            raise ValueError(f"{where}: expected 7 values between commas ({HEADER}), got {len(cells)}")
+        ids.append(_whole_numbers(cells[:3], where))
+        named = zip(cells[3:], (1, 9, 3, 1), HEADER.split(",")[3:], strict=True)
+        numbers.append([x for cell, count, name in named for x in _numbers(cell, count, f"{where}: {name}")])
+    table = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 14)
+    R = clean_rotations(table[:, 1:10].reshape(-1, 3, 3), [f"{where}: R" for where, _ in lines])
+    poses = make_pose(R, table[:, 10:13] * MM)
+    return [
+        BopResult(*row_ids, score=values[0], cam_from_obj=pose, time=values[-1])
+        for row_ids, values, pose in zip(ids, numbers, poses, strict=True)
+    ]
+
+
+def _whole_numbers(cells: list[str], where: str) -> tuple[int, int, int]:
     try:
-        scene_id, im_id, obj_id = (int(cell) for cell in cells[:3])
+        scene_id, im_id, obj_id = (int(cell) for cell in cells)
     except ValueError as error:
-        raise ValueError(
-            f"{where}: scene_id, im_id, obj_id: expected whole numbers, got {cells[:3]}"
-        ) from error
-    score, R, t, time = (
-        _numbers(cell, count, f"{where}: {name}")
-        for cell, count, name in zip(cells[3:], (1, 9, 3, 1), names[3:], strict=True)
-    )
-    rotation = clean_rotation(R.reshape(3, 3), f"{where}: R")
-    return BopResult(scene_id, im_id, obj_id, float(score), make_pose(rotation, t * MM), float(time))
+        raise ValueError(f"{where}: scene_id, im_id, obj_id: expected whole numbers, got {cells}") from error
+    return scene_id, im_id, obj_id
 
 
-def _numbers(cell: str, count: int, where: str) -> Float[Tensor, " n"]:
-    words = cell.split()
+def _numbers(cell: str, count: int, where: str) -> list[float]:
     try:
-        values = [float(word) for word in words]
+        values = [float(word) for word in cell.split()]
     except ValueError as error:
         raise ValueError(f"{where}: expected numbers, got {cell!r}") from error
     if len(values) != count or not all(map(math.isfinite, values)):
         raise ValueError(f"{where}: expected {count} finite numbers between spaces, got {cell.strip()!r}")
-    return torch.tensor(values, dtype=torch.float64)
+    return values
 
 
 def _require_one_time(rows: Sequence[BopResult], path: Path) -> None:

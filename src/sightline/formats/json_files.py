@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,12 +220,37 @@ def clean_rotation(R: Float[Tensor, "3 3"], where: str) -> Float[Tensor, "3 3"]:
         Traceback (most recent call last):
         ValueError: a.json: image 3: cam_R_m2c: expected a rotation, R R^T misses the identity by 3
     """
-    error = float((R @ R.mT - torch.eye(3, dtype=R.dtype)).abs().max())
-    if not error <= 1e-2:
-        raise ValueError(f"{where}: expected a rotation, R R^T misses the identity by {error:.2g}")
-    if float(torch.linalg.det(R)) < 0:
-        raise ValueError(f"{where}: expected a rotation, got a mirror (determinant -1)")
-    return project_to_so3(R) if error > 1e-6 else R
+    return clean_rotations(R[None], [where])[0]
+
+
+def clean_rotations(R: Float[Tensor, "n 3 3"], where: Sequence[str]) -> Float[Tensor, "n 3 3"]:
+    """Check many rotations at once, as :func:`clean_rotation` does.
+
+    Args:
+        R: ``(n, 3, 3)`` float64.
+        where: n places, for the fault.
+
+    Returns:
+        ``(n, 3, 3)`` rotations.
+
+    Raises:
+        ValueError: a mirror, or nothing near a rotation.
+    """
+    errors = (R @ R.mT - torch.eye(3, dtype=R.dtype)).abs().flatten(1).amax(1)
+    mirrored = torch.linalg.det(R) < 0
+    faulty = ~(errors <= 1e-2) | mirrored
+    if bool(faulty.any()):
+        i = int(faulty.nonzero()[0])
+        if bool(mirrored[i]) and float(errors[i]) <= 1e-2:
+            raise ValueError(f"{where[i]}: expected a rotation, got a mirror (determinant -1)")
+        error = float(errors[i])
+        raise ValueError(f"{where[i]}: expected a rotation, R R^T misses the identity by {error:.2g}")
+    rounded = errors > 1e-6
+    if not bool(rounded.any()):
+        return R
+    cleaned = R.clone()
+    cleaned[rounded] = project_to_so3(R[rounded])
+    return cleaned
 
 
 def _flatten(value: object) -> Iterable[float]:
