@@ -120,10 +120,9 @@ def undistort(xy: Float[Tensor, "*points 2"], distortion: Float[Tensor, "... 5"]
     with torch.no_grad():
         ideal, valid = _solve(xy, coefficients)
         ideal = torch.where(valid[..., None], ideal, 0.0)
-        inverse = _inverse_2x2(_lens_jacobian(ideal, coefficients))
+        slope = _lens_jacobian(ideal, coefficients)
     # One more Newton step, from a constant start with a constant slope: its derivative is the implicit one.
-    residual = xy - _lens(ideal, coefficients)
-    step = (inverse @ residual[..., None])[..., 0]
+    step = _solve_2x2(slope, xy - _lens(ideal, coefficients))
     return Undistorted(torch.where(valid[..., None], ideal + step, torch.nan), valid)
 
 
@@ -191,8 +190,7 @@ def _solve(target: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     ideal = target * (_solve_radius(radius, coefficients, limit) / radius.clamp_min(1e-30))[..., None]
     eps = torch.finfo(target.dtype).eps
     for _ in range(_PLANAR_STEPS):
-        residual = target - _lens(ideal, coefficients)
-        step = (_inverse_2x2(_lens_jacobian(ideal, coefficients)) @ residual[..., None])[..., 0]
+        step = _solve_2x2(_lens_jacobian(ideal, coefficients), target - _lens(ideal, coefficients))
         # Tangential terms move the solution by little; a longer step is a singular Jacobian at the fold.
         length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
         ideal = ideal + step * (0.1 / length.clamp_min(0.1))
@@ -238,7 +236,7 @@ def _determinant(matrix: Tensor) -> Tensor:
     return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
 
 
-def _inverse_2x2(matrix: Tensor) -> Tensor:
+def _solve_2x2(matrix: Tensor, right: Tensor) -> Tensor:
     (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
-    adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
-    return adjugate / _determinant(matrix)[..., None, None]
+    x, y = right.unbind(-1)
+    return torch.stack([d * x - b * y, a * y - c * x], -1) / _determinant(matrix)[..., None]
