@@ -7,10 +7,10 @@ Metres, radians, pixels; OpenCV's camera; the centre of the top-left pixel is (0
 * Boxes: ``boxes`` (forms, overlaps), ``nms``.
 * Rotations and motions: ``rotations``, ``quaternions``, ``poses``, ``symmetry`` (with ``symmetric_mean`` and
   ``rotation_groups``), ``viewpoints`` (directions around an object).
-* Cameras: ``cameras`` (``Camera``, project, unproject), ``intrinsics`` (K), ``distortion`` and its inverse,
+* Cameras: ``cameras`` (``Camera``, project, unproject), ``intrinsics`` (K), ``distortion`` with its inverse,
   ``pixel_affine`` (crop, resize, turn, warp), ``focal`` (from millimetres and EXIF), ``translation`` (from an
   object's centre and depth).
 * Depth and flow: ``depth`` (maps with missing pixels), ``flow`` (in patch units).
-* Estimation: ``pnp`` (pose from 2-D to 3-D matches), ``triangulation`` (points from several views; its algebra
-  is in ``ray_quadrics``), ``registration`` (Kabsch, ICP), ``triangles`` (points on surfaces).
+* Estimation: ``pnp`` (pose from 2-D to 3-D matches), ``triangulation`` (points from several views, by the
+  algebra of ``ray_quadrics``), ``registration`` (Kabsch, ICP), ``triangles`` (points on surfaces).
 """
