@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import transform
 from sightline.objects.lighting import template_lights
 from sightline.records import TriangleMesh
-from sightline.rendering import render_views
+from sightline.rendering import PreparedMesh, render_views
 
 Grid = NDArray[np.float32]
 MaskGrid = NDArray[np.bool_]
@@ -74,7 +75,9 @@ def compare(
     window = _window(mesh, cam_from_obj, camera)
     if window is None:
         return None
-    drawn = render_views(mesh, cam_from_obj[None], window.K, window.image_size, lights=template_lights(mesh))
+    drawn = render_views(
+        _prepared(mesh), cam_from_obj[None], window.K, window.image_size, lights=template_lights(mesh)
+    )
     look_up = _look_up(window, camera)
     seen, valid = _resample(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), look_up, camera, window)
     mask = drawn.mask[0].numpy()
@@ -82,6 +85,12 @@ def compare(
         return None
     rendered = cv2.cvtColor(drawn.color[0].numpy(), cv2.COLOR_RGB2GRAY).astype(np.float32)
     return Comparison(window, rendered, drawn.depth[0].numpy(), mask, seen, valid, look_up)
+
+
+@lru_cache(maxsize=64)
+def _prepared(mesh: TriangleMesh) -> PreparedMesh:
+    """A mesh is compared again and again; meshes are hashed by identity."""
+    return PreparedMesh(mesh)
 
 
 def _check_size(image: NDArray[np.uint8], camera: Camera) -> None:

@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sightline.geometry.poses import transform
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.geometry.viewpoints import view_poses
 from sightline.objects.card import ObjectCard, Provenance, Template
 from sightline.objects.lighting import template_lights
 from sightline.records import TriangleMesh
-from sightline.rendering import render_views
+from sightline.rendering import fit_camera, render_views
 
 # Far enough for a perspective like that of pictures in which the object is a part of the scene.
 _DISTANCE_IN_DIAMETERS = 4.0
@@ -85,7 +84,7 @@ def render_templates(
     cam_from_obj = _orbit(mesh, num_views)
     if front is not None:
         cam_from_obj = cam_from_obj[-cam_from_obj[:, 2, :3] @ front > math.cos(math.radians(70))]
-    K = _framing(transform(cam_from_obj, mesh.vertices.double()), template_size, fill)
+    K = fit_camera(mesh, cam_from_obj, (template_size, template_size), fill)
     pictures = render_views(
         mesh, cam_from_obj, K, (template_size, template_size), lights=template_lights(mesh), samples=2
     )
@@ -105,15 +104,3 @@ def _orbit(mesh: TriangleMesh, num_views: int) -> Float[Tensor, "n 4 4"]:
     centred_from_obj = torch.eye(4, dtype=torch.float64)
     centred_from_obj[:3, 3] = -mesh.bounds.double().mean(0)
     return cam_from_centred @ centred_from_obj
-
-
-def _framing(points_cam: Float[Tensor, "n v 3"], size: int, fill: float) -> Float[Tensor, "n 3 3"]:
-    """The zoom and principal point with which each view's points fill ``fill`` of a square frame."""
-    rays = points_cam[..., :2] / points_cam[..., 2:]
-    low, high = rays.amin(1), rays.amax(1)
-    focal = fill * size / (high - low).amax(1)
-    K = torch.zeros(len(points_cam), 3, 3, dtype=torch.float64)
-    K[:, 0, 0] = K[:, 1, 1] = focal
-    K[:, :2, 2] = (size - 1) / 2 - focal[:, None] * (low + high) / 2
-    K[:, 2, 2] = 1.0
-    return K

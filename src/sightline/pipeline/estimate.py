@@ -24,6 +24,7 @@ from sightline.objects.verification import Verification, verify_pose
 from sightline.records import Correspondences, PoseEstimate, TriangleMesh
 
 _WORTH_ALIGNING = 0.2  # a pose that scores less is not a few pixels off but wrong
+_SURE = 0.65  # a pose that scores more ends the search for a better one
 
 PictureFeatures: TypeAlias = Any
 """What a matcher computes once a picture; each room has its own."""
@@ -164,13 +165,18 @@ class PoseEstimator:
             if tracked.pose.valid:
                 return [replace(tracked, from_prior=True)]
         started = time.perf_counter()
-        groups = self.matcher.match(picture.features, card, box=box, max_groups=2 + 2 * self.max_instances)
+        groups = self.matcher.match(picture.features, card, box=box, max_groups=4 + 2 * self.max_instances)
         matching = time.perf_counter() - started
-        candidates = [self._solve_group(picture, card, group) for group in groups]
-        if not candidates:
+        if not groups:
             return [_not_found(card, "too few matches agree on a place", {"match": matching})]
-        candidates = [replace(c, seconds={"match": matching, **c.seconds}) for c in candidates]
-        candidates.sort(key=lambda c: (c.pose.valid, c.pose.score), reverse=True)
+        candidates: list[FoundObject] = []
+        for group in groups:
+            one = self._solve_group(picture, card, group)
+            candidates.append(replace(one, seconds={"match": matching, **one.seconds}))
+            candidates.sort(key=lambda c: (c.pose.valid, c.pose.score), reverse=True)
+            sure = _distinct([c for c in candidates if c.pose.valid and c.pose.score > _SURE])
+            if len(sure) >= self.max_instances:
+                break
         valid = _distinct([c for c in candidates if c.pose.valid])
         return valid[: self.max_instances] or candidates[:1]
 

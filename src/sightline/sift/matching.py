@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.geometry.cameras import Camera
@@ -75,8 +76,7 @@ def match_features(
     Cost: one ``n x m x 128`` matrix product, in chunks of 2,048 features.
     """
     if len(features) == 0 or len(bank) == 0:
-        none = torch.zeros(0, dtype=torch.long)
-        return Matches(none, none, torch.zeros(0, dtype=torch.float64))
+        return _no_matches()
     count = min(_NEIGHBOURS, len(bank))
     best = [(part @ bank.descriptors.T).topk(count, dim=1) for part in features.descriptors.split(_CHUNK)]
     similarity = torch.cat([b.values for b in best]).double()
@@ -114,26 +114,47 @@ def guided_matches(
     Returns:
         For each feature of the picture the most similar one of the bank within reach.
     """
+    if len(features) == 0 or len(bank) == 0:
+        return _no_matches()
     direction = _view_direction(cam_from_obj, bank.points_3d)
-    near = (bank.view_directions @ direction) > torch.cos(torch.tensor(max_view_angle))
+    near = (bank.view_directions @ direction) > math.cos(max_view_angle)
     candidates = near[bank.template].nonzero()[:, 0]
     expected = camera.project(transform(cam_from_obj, bank.points_3d[candidates]))
-    reach = _within(features, expected, radius_px)
-    scale_ratio = _expected_scale(bank, camera, cam_from_obj, candidates)
-    similarity = features.descriptors @ bank.descriptors[candidates].T if len(candidates) else None
-    if similarity is None or len(features) == 0:
+    query, column = _pairs_within(features.points, expected, radius_px)
+    scale = _expected_scale(bank, camera, cam_from_obj, candidates)
+    like = (features.scales[query] / scale[column]).log2().abs() < 1.0
+    query, column = query[like], column[like]
+    # one product for the features that have a candidate at all; only the pairs are read from it
+    rows, place = query.unique(return_inverse=True)
+    similarity = (features.descriptors[rows] @ bank.descriptors[candidates].T)[place, column]
+    best = torch.full((len(rows),), -1.0).scatter_reduce(0, place, similarity, "amax")
+    winner = (similarity == best[place]) & (similarity > min_similarity)
+    query, column, similarity = query[winner], column[winner], similarity[winner]
+    first = torch.ones(len(query), dtype=torch.bool)
+    first[1:] = query[1:] != query[:-1]
+    return Matches(query[first], candidates[column[first]], similarity[first].double())
+
+
+def _no_matches() -> Matches:
+    none = torch.zeros(0, dtype=torch.long)
+    return Matches(none, none, torch.zeros(0, dtype=torch.float64))
+
+
+def _pairs_within(
+    points: Float[Tensor, "n 2"], others: Float[Tensor, "m 2"], radius_px: float
+) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
+    """All pairs nearer than a radius, in the order of the first; by k-d trees."""
+    from scipy.spatial import KDTree
+
+    known = others.isfinite().all(1).nonzero()[:, 0]
+    if len(known) == 0:
         none = torch.zeros(0, dtype=torch.long)
-        return Matches(none, none, torch.zeros(0, dtype=torch.float64))
-    log_scale = (features.scales[:, None] / scale_ratio[None]).log2().abs() < 1.0
-    similarity = torch.where(reach & log_scale, similarity, -1.0)
-    value, column = similarity.max(1)
-    kept = (value > min_similarity).nonzero()[:, 0]
-    return Matches(kept, candidates[column[kept]], value[kept].double())
-
-
-def _within(features: Features, expected: Float[Tensor, "m 2"], radius_px: float) -> Bool[Tensor, "n m"]:
-    distance = torch.cdist(features.points.float(), expected.float().nan_to_num(nan=1e9))
-    return distance < radius_px
+        return none, none
+    trees = (KDTree(points.numpy()), KDTree(others[known].numpy()))
+    found = trees[0].sparse_distance_matrix(trees[1], radius_px, output_type="ndarray")
+    first, second = torch.from_numpy(found["i"].copy()), torch.from_numpy(found["j"].copy())
+    order = first.argsort(stable=True)
+    return first[order], known[second[order]]
 
 
 def _expected_scale(
