@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sightline.geometry.cameras import project
 from sightline.geometry.pnp import refine_poses, solve_pnp
+from sightline.geometry.pnp.losses import LossName
 from sightline.geometry.rotations import exp, log
 from sightline.synthetic.problems import PnPProblems, make_pnp_problems, pose_errors, success_rate
 
@@ -154,13 +155,13 @@ def compare_refinements(num_poses: int, num_points: int, repeats: int) -> None:
     start = exp(turn) @ problems.R, problems.t + shift * torch.tensor([0.005, 0.005, 0.02])
     K = problems.camera.K
 
-    def ours(**options: str | float) -> Callable[..., Pose]:
-        return lambda x, X, K, R, t: refine_poses(x, X, K, R, t, **options)[:2]
+    def ours(loss: LossName) -> Callable[..., Pose]:
+        return lambda x, X, K, R, t: refine_poses(x, X, K, R, t, loss=loss, scale_px=2.0)[:2]
 
     ways: dict[str, tuple[int, Callable[..., Pose]]] = {
-        "sightline squared": (num_poses, ours(loss="squared")),
-        "sightline huber 2 px": (num_poses, ours(loss="huber", scale_px=2.0)),
-        "sightline cauchy 2 px": (num_poses, ours(loss="cauchy", scale_px=2.0)),
+        "sightline squared": (num_poses, ours("squared")),
+        "sightline huber 2 px": (num_poses, ours("huber")),
+        "sightline cauchy 2 px": (num_poses, ours("cauchy")),
         "loop of cv2.solvePnPRefineLM": (num_poses // 5, loop_of_opencv),
         "loop of scipy least_squares": (num_poses // 50, loop_of_scipy),
     }

@@ -28,11 +28,13 @@ from __future__ import annotations
 from sightline.geometry.pnp.face import PnPResult, solve_pnp
 from sightline.geometry.pnp.focal import PosedView, SharedFocal, find_pose_and_focal, refine_shared_focal
 from sightline.geometry.pnp.levenberg import PosePrior
+from sightline.geometry.pnp.losses import LossName
 from sightline.geometry.pnp.refine import RefinedPoses, gauss_newton_step, refine_poses
 from sightline.geometry.pnp.robust import RansacOptions, find_pose
 from sightline.geometry.pnp.solvers import mirrored_pose
 
 __all__ = [
+    "LossName",
     "PnPResult",
     "PosePrior",
     "PosedView",

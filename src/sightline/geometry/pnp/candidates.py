@@ -21,7 +21,6 @@ _TUKEY_SCALE = 2.0  # times max_error_px: an inlier at its bound still has half 
 _LEAST_SIGMA_PX = 0.1  # no real pixel is better than this
 _RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))  # median length of a 2-D Gaussian vector of unit deviation
 _GRADUATION = 1  # a mirrored pose or a prior starts farther away than RANSAC's
-_TOLERANCE = 1e-10
 _FLAT_ENOUGH = 0.2  # thickness in units of the width, up to which a mirrored pose may look the same
 _SAME_POSE = math.radians(3.0)  # refined poses nearer than this are one
 _LIKELIHOOD_RATIO = 100.0  # a second pose that is less likely than this is no rival
@@ -112,7 +111,6 @@ def refine_candidates(
         prior=prior,
         refine_focal=refine_focal,
         graduation=0 if count == 1 else _GRADUATION,
-        tolerance=_TOLERANCE,
     )
     best = int(refined.cost.nan_to_num(torch.inf).argmin())
     return refined, _noise(refined.residuals_px[best], max_error_px)

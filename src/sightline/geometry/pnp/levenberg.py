@@ -83,9 +83,10 @@ class State(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Where the descent ended, and who had nothing more to gain."""
+    """Where the descent ended, at what cost, and who had nothing more to gain."""
 
     state: State
+    cost: Float[Tensor, " b"]
     converged: Bool[Tensor, " b"]
 
 
@@ -99,7 +100,7 @@ def minimise(objective: Objective, start: State, max_iterations: int, tolerance:
         tolerance: the share of the cost that a step must promise to be worth taking.
 
     Returns:
-        The states at the end, and ``(b,)`` who converged.
+        The states at the end, their ``(b,)`` cost in squared pixels, and ``(b,)`` who converged.
     """
     state = State(*(field.clone() for field in start))
     cost, hessian, gradient = objective.equations(state)
@@ -122,7 +123,7 @@ def minimise(objective: Objective, start: State, max_iterations: int, tolerance:
             target[kept] = source[better]
         damping[index] *= torch.where(better, 0.1, 10.0)
         damping.clamp_(min=_LEAST_DAMPING)
-    return Minimum(state, converged)
+    return Minimum(state, cost, converged)
 
 
 def damped_step(

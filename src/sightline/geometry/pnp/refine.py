@@ -62,7 +62,7 @@ def refine_poses(
     refine_focal: bool = False,
     graduation: int = 0,
     max_iterations: int = 50,
-    tolerance: float = 1e-12,
+    tolerance: float = 1e-10,
 ) -> RefinedPoses:
     """Minimise ``scale^2 sum rho(|w (pi(R X + t) - x)|^2 / scale^2)``, plus the prior's term, over each pose.
 
@@ -105,11 +105,10 @@ def refine_poses(
         problems, loss, scale.expand(batch).reshape(count), _flat_prior(prior, count), refine_focal
     )
     state = State(R.double().reshape(count, 3, 3), t.double().reshape(count, 3), problems.K.new_zeros(count))
-    converged = torch.zeros(count, dtype=torch.bool, device=problems.K.device)
-    for halving in range(graduation, -1, -1):
+    for halving in range(graduation, 0, -1):
         coarse = objective._replace(scale_px=objective.scale_px * 2.0**halving)
-        state, converged = minimise(coarse, state, max_iterations, tolerance)
-    cost = objective.equations(state).cost
+        state = minimise(coarse, state, max_iterations, tolerance).state
+    state, cost, converged = minimise(objective, state, max_iterations, tolerance)
     covariance = state_covariance(objective, state)
     residuals = reprojection_errors(problems.with_focal(state.log_focal), state.R, state.t)
     lost = ~(state.R.isfinite().all((-2, -1)) & state.t.isfinite().all(-1))
