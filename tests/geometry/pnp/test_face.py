@@ -218,6 +218,7 @@ def test_min_inliers_is_obeyed():
         ({"weights": -torch.ones(10)}, "weights: expected non-negative"),
         ({"weights": torch.ones(4)}, r"weights: expected shape \(10,\)"),
         ({"max_error_px": 0.0}, "max_error_px: expected a positive"),
+        ({"prior_cam_from_obj": torch.full((4, 4), torch.nan)}, "None where the object was lost"),
     ],
 )
 def test_bad_input_is_named(change, message):

@@ -11,7 +11,7 @@ from scipy.optimize import least_squares
 from sightline.geometry.cameras import project
 from sightline.geometry.pnp.refine import gauss_newton_step, refine_poses
 from sightline.geometry.rotations import exp, geodesic_distance, log, random_rotations
-from sightline.synthetic.problems import make_pnp_problems, pose_errors
+from sightline.synthetic.problems import make_pnp_problems, pose_errors, success_rate
 
 LENS = torch.tensor([-0.25, 0.08, 0.003, -0.004, -0.01], dtype=torch.float64)
 SKEWED = torch.tensor([[620.0, 5.0, 310.0], [0, 560.0, 250.0], [0, 0, 1]], dtype=torch.float64)
@@ -175,6 +175,17 @@ def test_a_free_focal_length_is_found_with_its_deviation():
     away = (refined.focal_scale * 1.2).log() / refined.focal_scale_std
     assert float(away.square().mean()) == pytest.approx(1, abs=0.35)
     assert float(refined.focal_scale.median()) == pytest.approx(1 / 1.2, rel=0.01)
+
+
+def test_a_start_with_points_behind_the_camera_finds_its_way():
+    problems = make_pnp_problems(100, 40)
+    near = problems.t * torch.tensor([1.0, 1.0, 0.02], dtype=torch.float64)
+    assert ((problems.points_3d @ problems.R.mT + near[:, None])[..., 2] < 0).any(1).all()
+    refined = refine_poses(problems.points_2d, problems.points_3d, problems.camera.K, problems.R, near)
+    ended = pose_errors(refined.R, refined.t, problems.R, problems.t)
+    assert success_rate(ended, 5.0) > 0.85
+    in_front = (problems.points_3d @ refined.R.mT + refined.t[:, None])[..., 2] > 0
+    assert in_front.all(1).double().mean() > 0.85
 
 
 def test_a_lost_start_stays_lost_and_spoils_no_other():

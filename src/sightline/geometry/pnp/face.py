@@ -129,8 +129,8 @@ def solve_pnp(
         The pose, or a failure; never a made-up pose.
 
     Raises:
-        ValueError: unequal lengths, numbers that are not finite, negative weights, or an error bound that is
-            not positive.
+        ValueError: unequal lengths, numbers that are not finite, negative weights, a prior of a lost object,
+            or an error bound that is not positive.
 
     Example:
         >>> camera = Camera.from_focal(600.0, 640, 480)
@@ -144,13 +144,15 @@ def solve_pnp(
     """
     if not max_error_px > 0:
         raise ValueError(f"max_error_px: expected a positive number of pixels, got {max_error_px}")
+    if prior_cam_from_obj is not None and not bool(prior_cam_from_obj.isfinite().all()):
+        raise ValueError("prior_cam_from_obj: expected finite numbers, or None where the object was lost")
     points, kept = _checked(points_2d, points_3d, weights)
     nobody = torch.zeros(len(points_2d), dtype=torch.bool)
     fault = find_degeneracy(points.points_3d)
     if fault:
         return PnPResult.failure(fault, nobody, degenerate=True)
     options = RansacOptions(max_error_px, max_iterations, seed)
-    prior = None if prior_cam_from_obj is None else split_pose(prior_cam_from_obj.double())
+    prior = None if prior_cam_from_obj is None else split_pose(prior_cam_from_obj.double().cpu())
     candidates = find_candidates(points, camera, prior, options, estimate_focal=estimate_focal)
     if candidates is None:
         agree = f"no 4 of {len(kept)} correspondences agree on a pose within {max_error_px:g} px"
