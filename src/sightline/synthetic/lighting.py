@@ -106,19 +106,26 @@ def cast_shadows(
     lamp = Camera.from_focal(0.5 * _MAP_SIZE * (_LAMP_DISTANCE - radius) / radius, _MAP_SIZE, _MAP_SIZE)
     poses = lamp_from_cam @ cam_from_obj
     lit = render_scene(meshes, poses, lamp.K, lamp.image_size, outputs=("depth",)).depth[0].numpy()
-    rows, columns = torch.nonzero(depth > 0, as_tuple=True)
-    points = camera.unproject(torch.stack([columns, rows], -1).double(), depth[rows, columns].double())
-    at_lamp = points @ lamp_from_cam[:3, :3].T + lamp_from_cam[:3, 3]
-    column, row = torch.nan_to_num(lamp.project(at_lamp), nan=-1.0).round().long().numpy().T
-    inside = (column >= 0) & (row >= 0) & (column < _MAP_SIZE) & (row < _MAP_SIZE)
+    column, row, distance = _seen_from_lamp(depth.numpy(), camera, lamp, lamp_from_cam)
+    inside = (column >= 0) & (row >= 0) & (column < _MAP_SIZE) & (row < _MAP_SIZE) & (depth.numpy() > 0)
     first = np.where(lit > 0, lit, np.inf)[row.clip(0, _MAP_SIZE - 1), column.clip(0, _MAP_SIZE - 1)]
-    cosine = (normals[rows, columns].double() @ unit).clamp(0.0, 1.0).numpy()
+    cosine = np.clip(normals.numpy() @ unit.float().numpy(), 0.0, 1.0)
     # one texel of the map spans more depth, the more the lamp grazes the surface
-    bias = 0.002 + 2.0 * radius / _MAP_SIZE * np.minimum(
-        np.sqrt(1 - cosine**2) / np.maximum(cosine, 1e-3), 10
-    )
+    slope = np.minimum(np.sqrt(1 - cosine**2) / np.maximum(cosine, 1e-3), 10.0)
+    bias = 0.002 + slope * 2.0 * radius / _MAP_SIZE
     # what the lamp only grazes receives little light of it that a shadow could take away
-    loss = np.minimum(4.0 * cosine, 1.0) * (inside & (at_lamp[:, 2].numpy() > first + bias))
-    shade = np.zeros(depth.shape, np.float32)
-    shade[rows.numpy(), columns.numpy()] = loss
+    shade = np.minimum(4.0 * cosine, 1.0) * (inside & (distance > first + bias))
     return cv2.GaussianBlur(shade, (0, 0), softness_px)
+
+
+def _seen_from_lamp(
+    depth: np.ndarray, camera: Camera, lamp: Camera, lamp_from_cam: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Column and row in the lamp's map, and depth from the lamp, of each pixel: ``z A (u, v, 1) + b``."""
+    A = (lamp.K @ lamp_from_cam[:3, :3] @ torch.linalg.inv(camera.K)).float().numpy()
+    b = (lamp.K @ lamp_from_cam[:3, 3]).float().numpy()
+    u = np.arange(depth.shape[1], dtype=np.float32)[None]
+    v = np.arange(depth.shape[0], dtype=np.float32)[:, None]
+    x, y, z = (depth * (A[k, 0] * u + A[k, 1] * v + A[k, 2]) + b[k] for k in range(3))
+    safe = np.maximum(z, 1e-3)  # a floor may reach behind the lamp
+    return np.rint(x / safe).astype(np.int32), np.rint(y / safe).astype(np.int32), z
