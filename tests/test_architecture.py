@@ -58,7 +58,9 @@ def test_rooms_are_light_too(room: str):
 
 def test_no_name_without_a_meaning():
     forbidden = {"utils", "util", "misc", "common", "helpers", "core", "base"}
-    assert {part for path in SOURCES for part in path.relative_to(ROOT).with_suffix("").parts} & forbidden == set()
+    assert {
+        part for path in SOURCES for part in path.relative_to(ROOT).with_suffix("").parts
+    } & forbidden == set()
 
 
 def test_guarding_tests_exist():

@@ -1,4 +1,4 @@
-"""One camera in a JSON file: ``K`` or BOP's ``cam_K``, or ``fx fy cx cy``, with size and distortion if known."""
+"""One camera as JSON: ``K`` or BOP's ``cam_K``, or ``fx fy cx cy``; with size and distortion if known."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def _intrinsics(source: Path, entry: dict) -> torch.Tensor:
             return K.reshape(3, 3)
     missing = [key for key in ("fx", "fy", "cx", "cy") if key not in entry]
     if missing:
-        raise ValueError(f"{source}: expected the key 'K' or 'cam_K', or fx, fy, cx, cy; {missing[0]} is missing")
+        raise ValueError(
+            f"{source}: expected the key 'K' or 'cam_K', or fx, fy, cx, cy; {missing[0]} is missing"
+        )
     fx, fy, cx, cy = (float(entry[key]) for key in ("fx", "fy", "cx", "cy"))
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)

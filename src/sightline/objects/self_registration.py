@@ -76,7 +76,7 @@ class SelfRegistration:
         """Turn each rotation on by point-to-plane steps until the surface lies on itself.
 
         With the point x on the plane through q with normal n the step w solves
-        ``sum (n.(x - q) + w.(x cross n))^2 -> min``; directions that the surface does not fix stay as they are.
+        ``sum (n.(x - q) + w.(x cross n))^2 -> min``; what the surface does not fix stays as it is.
 
         Args:
             rotations: where to begin.
@@ -105,17 +105,17 @@ class SelfRegistration:
         few = float(self.surface.distances(self.probes[::_EARLY_STRIDE] @ rotation.mT).max()) / self.diameter
         if few > enough:
             return Fit(few, float("nan"))
-        distance, colors = self.surface.distances_and_colors(
-            self.probes @ rotation.mT, self.normals @ rotation.mT
+        distance, difference = self.surface.differences(
+            self.probes @ rotation.mT, self.normals @ rotation.mT, self.colors
         )
-        difference = (colors - self.colors).abs().mean(1)[self._patches].mean(1)
-        return Fit(float(distance.max()) / self.diameter, float(difference.max()))
+        patches = difference[self._patches].mean(1)
+        return Fit(float(distance.max()) / self.diameter, float(patches.max()))
 
     def color_difference(self, rotation: Float[Tensor, "3 3"]) -> float:
         """The mean difference of colour at a few points, RGB in [0, 1]."""
         few = slice(None, None, _EARLY_STRIDE)
         turned, normals = self.probes[few] @ rotation.mT, self.normals[few] @ rotation.mT
-        return float((self.surface.distances_and_colors(turned, normals)[1] - self.colors[few]).abs().mean())
+        return float(self.surface.differences(turned, normals, self.colors[few])[1].mean())
 
     def color_axes(self) -> Float[Tensor, "3 3"]:
         """The principal axes of what stands out in colour, the strongest last."""

@@ -78,16 +78,29 @@ class SurfaceIndex:
         """Distances to the surface, metres."""
         return self._closest(points)[0].amin(1)
 
-    def distances_and_colors(
-        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
-        """Distances, and the colours of the nearest places that face the same way (thin walls have two sides)."""
+    def differences(
+        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """How far points are from the surface, and how unlike their colours are to those found there.
+
+        A colour is compared with those of the four nearest places that face the same way (a thin wall has two
+        sides), which lie within some hundredth of the diameter, and the likest counts: where a pattern has an
+        edge, it need not be met exactly.
+
+        Args:
+            points: metres.
+            normals: of any length.
+            colors: RGB in [0, 1].
+
+        Returns:
+            Distances, metres, and differences, the mean of the channels.
+        """
         distance, weights, face = self._closest(points)
+        found = self.colors(face.flatten(), weights.flatten(0, 1)).view(*face.shape, 3)
+        difference = (found - colors[:, None]).abs().mean(-1)
         facing_away = (self.normals[face] * normals[:, None]).sum(-1) < 0
-        away = torch.where(facing_away, distance.amax(), 0.0)
-        chosen = (distance + away).argmin(1, keepdim=True)
-        place = weights.take_along_dim(chosen[..., None], 1)[:, 0]
-        return distance.amin(1), self.colors(face.take_along_dim(chosen, 1)[:, 0], place)
+        facing_away &= ~facing_away.all(1, keepdim=True)
+        return distance.amin(1), torch.where(facing_away, torch.inf, difference).amin(1)
 
     def colors(self, face: Int[Tensor, " n"], barycentric: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """RGB in [0, 1] at places of the surface; black for a mesh without colours."""

@@ -24,6 +24,7 @@ from sightline.objects.verification import Verification, verify_pose
 from sightline.records import Correspondences, PoseEstimate, TriangleMesh
 
 _WORTH_ALIGNING = 0.2  # a pose that scores less is not a few pixels off but wrong
+_FEWEST_INLIERS = 5  # of a first guess, before matching again
 _SURE = 0.65  # a pose that scores more ends the search for a better one
 
 PictureFeatures: TypeAlias = Any
@@ -192,6 +193,8 @@ class PoseEstimator:
             picture.camera,
             weights=group.weights,
             max_error_px=2 * picture.tolerance_px,
+            # a handful may be right: the rendered comparison decides, not the count
+            min_inliers=_FEWEST_INLIERS,
         )
         seconds = {"solve": time.perf_counter() - started}
         if not first.valid:
@@ -220,6 +223,7 @@ class PoseEstimator:
                 picture.camera,
                 weights=matches.weights,
                 max_error_px=picture.tolerance_px,
+                min_inliers=self.min_inliers,
             )
             if not result.valid:
                 return _not_found(card, result.reason, seconds)
