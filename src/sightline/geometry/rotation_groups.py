@@ -57,4 +57,5 @@ def _make_exact(group: Float[Tensor, "g 3 3"]) -> Float[Tensor, "g 3 3"]:
     table: Int[Tensor, "g g"] = geodesic_distance((group[:, None] @ group)[:, :, None], group).argmin(-1)
     for _ in range(_EXACT_ROUNDS):
         group = project_to_so3((group[table] @ group.mT).mean(1))
+    group[0] = torch.eye(3)
     return group

@@ -50,13 +50,13 @@ class SelfRegistration:
 
     def __init__(self, mesh: TriangleMesh) -> None:
         triangles = mesh.vertices.double()[mesh.faces]
-        self.diameter = mesh.diameter
+        samples = sample_surface(triangles, _NUM_PROBES)
         self.centroid, covariance = surface_moments(triangles)
         self.moments, axes = torch.linalg.eigh(covariance)
         self.principal_axes = axes.T
         self.surface = SurfaceIndex(mesh, self.centroid)
-        samples = sample_surface(triangles - self.centroid, _NUM_PROBES)
-        self.probes = samples.points
+        self.diameter = self.surface.diameter
+        self.probes = samples.points - self.centroid
         self.normals = self.surface.normals[samples.face]
         self.colors = self.surface.colors(samples.face, samples.barycentric)
         self._patches = torch.from_numpy(KDTree(self.probes.numpy()).query(self.probes.numpy(), k=_PATCH)[1])
@@ -105,17 +105,18 @@ class SelfRegistration:
         few = float(self.surface.distances(self.probes[::_EARLY_STRIDE] @ rotation.mT).max()) / self.diameter
         if few > enough:
             return Fit(few, float("nan"))
-        distance, difference = self.surface.differences(
-            self.probes @ rotation.mT, self.normals @ rotation.mT, self.colors
-        )
-        patches = difference[self._patches].mean(1)
-        return Fit(float(distance.max()) / self.diameter, float(patches.max()))
+        turned, normals = self.probes @ rotation.mT, self.normals @ rotation.mT
+        distance, difference = self.surface.differences(turned, normals, self.colors)
+        farthest = self.surface.corrected(turned, distance).max()
+        return Fit(float(farthest) / self.diameter, float(difference[self._patches].mean(1).max()))
 
-    def color_difference(self, rotation: Float[Tensor, "3 3"]) -> float:
-        """The mean difference of colour at a few points, RGB in [0, 1]."""
+    def color_differences(self, rotations: Float[Tensor, "c 3 3"]) -> Float[Tensor, " c"]:
+        """The mean differences of colour at a few points, RGB in [0, 1]."""
         few = slice(None, None, _EARLY_STRIDE)
-        turned, normals = self.probes[few] @ rotation.mT, self.normals[few] @ rotation.mT
-        return float(self.surface.differences(turned, normals, self.colors[few])[1].mean())
+        turned, normals = self.probes[few] @ rotations.mT, self.normals[few] @ rotations.mT
+        colors = self.colors[few].expand_as(turned)
+        difference = self.surface.differences(*(x.reshape(-1, 3) for x in (turned, normals, colors)))[1]
+        return difference.view(len(rotations), -1).mean(1)
 
     def color_axes(self) -> Float[Tensor, "3 3"]:
         """The principal axes of what stands out in colour, the strongest last."""

@@ -14,7 +14,8 @@ from sightline.records import TriangleMesh
 from sightline.rendering.texture import fill_unused
 
 _NUM_SAMPLES = 20_000
-_NUM_NEIGHBOURS = 4
+_FEW_NEIGHBOURS, _MANY_NEIGHBOURS = 4, 32
+_DOUBTFUL = 0.001  # of the diameter; a distance above it is looked at again
 _FINEST_DETAIL = 0.005  # of the diameter; smaller print counts as its mean
 
 
@@ -37,14 +38,14 @@ class SurfaceIndex:
     """
 
     def __init__(self, mesh: TriangleMesh, origin: Float[Tensor, "3"]) -> None:
-        self.mesh = mesh
+        self.mesh, self.diameter = mesh, mesh.diameter
         self.triangles = mesh.vertices.double()[mesh.faces] - origin.double()
         samples = sample_surface(self.triangles, _NUM_SAMPLES)
         self.face = samples.face
         self.tree = KDTree(samples.points.numpy())
         a, b, c = self.triangles.unbind(1)
         self.normals = torch.linalg.cross(b - a, c - a)
-        self._texture = _coarse_texture(mesh, self.triangles)
+        self._texture = _coarse_texture(mesh, self.triangles, self.diameter)
 
     @property
     def has_color(self) -> bool:
@@ -76,7 +77,17 @@ class SurfaceIndex:
 
     def distances(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Distances to the surface, metres."""
-        return self._closest(points)[0].amin(1)
+        return self.corrected(points, self._closest(points)[0].amin(1))
+
+    def corrected(self, points: Float[Tensor, "n 3"], distance: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Distances from ``differences``, the larger ones looked at again.
+
+        Among slender triangles the nearest may have none of the nearest few samples.
+        """
+        distance, doubtful = distance.clone(), distance > _DOUBTFUL * self.diameter
+        if bool(doubtful.any()):
+            distance[doubtful] = self._closest(points[doubtful], _MANY_NEIGHBOURS)[0].amin(1)
+        return distance
 
     def differences(
         self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], colors: Float[Tensor, "n 3"]
@@ -93,7 +104,7 @@ class SurfaceIndex:
             colors: RGB in [0, 1].
 
         Returns:
-            Distances, metres, and differences, the mean of the channels.
+            Distances, metres, not yet ``corrected``, and differences, the mean of the channels.
         """
         distance, weights, face = self._closest(points)
         found = self.colors(face.flatten(), weights.flatten(0, 1)).view(*face.shape, 3)
@@ -115,9 +126,9 @@ class SurfaceIndex:
         return torch.zeros(len(face), 3, dtype=torch.float64)
 
     def _closest(
-        self, points: Float[Tensor, "n 3"]
+        self, points: Float[Tensor, "n 3"], neighbours: int = _FEW_NEIGHBOURS
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"], Int[Tensor, "n k"]]:
-        index = torch.from_numpy(self.tree.query(points.numpy(), k=_NUM_NEIGHBOURS)[1])
+        index = torch.from_numpy(self.tree.query(points.numpy(), k=neighbours)[1])
         face = self.face[index]
         triangles = self.triangles[face]
         weights = closest_on_triangles(points[:, None].expand(*face.shape, 3), triangles)
@@ -125,14 +136,16 @@ class SurfaceIndex:
         return (foot - points[:, None]).norm(dim=-1), weights, face
 
 
-def _coarse_texture(mesh: TriangleMesh, triangles: Float[Tensor, "f 3 3"]) -> Float[Tensor, "1 3 h w"] | None:
+def _coarse_texture(
+    mesh: TriangleMesh, triangles: Float[Tensor, "f 3 3"], diameter: float
+) -> Float[Tensor, "1 3 h w"] | None:
     # The texture with texels of about the finest detail that counts.
     if mesh.texture is None or mesh.uv is None:
         return None
     height, width = mesh.texture.shape[:2]
     pixels = torch.nn.functional.pad(mesh.uv.double() * torch.tensor([width, height]), (0, 1))
     texels_a_metre = (areas(pixels).sum() / areas(triangles).sum()).sqrt()
-    factor = min(1.0, 1 / max(float(texels_a_metre) * _FINEST_DETAIL * mesh.diameter, 1e-9))
+    factor = min(1.0, 1 / max(float(texels_a_metre) * _FINEST_DETAIL * diameter, 1e-9))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     filled = fill_unused(mesh.texture.numpy(), mesh.uv.float().numpy())
     coarse = torch.from_numpy(cv2.resize(filled, size, interpolation=cv2.INTER_AREA))

@@ -190,19 +190,24 @@ class _Search:
     def painted_half_turns(self, axis: Float[Tensor, "3"]) -> list[Tensor]:
         """Half turns across the axis of a body of revolution under which its colours agree."""
         half_turns = exp(math.pi * _across(axis, 120))
-        difference = torch.tensor([self.itself.color_difference(turn) for turn in half_turns])
+        difference = self.itself.color_differences(half_turns)
         lowest = (difference <= difference.roll(1)) & (difference <= difference.roll(-1))
-        return self._holding(half_turns[lowest & (difference < self.color_tolerance)])
+        near = lowest | lowest.roll(1) | lowest.roll(-1)  # a few points do not tell the best from the next
+        return self._holding(half_turns[near & (difference < self.color_tolerance)])
 
     def _holding(self, turns: Float[Tensor, "c 3 3"]) -> list[Tensor]:
         near = self.itself.rough_distances(turns) <= self.tolerance + self.itself.slack
         return [turn for turn in turns[near] if self.holds(turn)]
 
+    def _misfit(self, turn: Float[Tensor, "3 3"]) -> float:
+        distance, difference = self.fit(turn)
+        return distance / self.tolerance + difference / self.color_tolerance
+
     def close(self, turns: list[Tensor]) -> FoundSymmetries:
         """The largest group that the turns generate, the best first, all of whose elements hold."""
         generators: list[Tensor] = []
         group = torch.eye(3, dtype=torch.float64)[None]
-        for turn in sorted(turns, key=lambda turn: self.fit(turn).distance):
+        for turn in sorted(turns, key=self._misfit):
             if bool((geodesic_distance(group, turn) < _SAME_TURN_RAD).any()):
                 continue
             larger = generate_group(torch.stack([*generators, turn]), _MAX_GROUP)
