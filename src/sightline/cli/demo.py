@@ -16,13 +16,13 @@ def demo(output: Path = Path("demo-output"), seed: int = 0, seeds: int = 1) -> N
         seed: of the generated picture.
         seeds: how many pictures, from that seed on; more than one prints the measurement only.
     """
-    from rich.console import Console
     from rich.progress import track
 
+    from sightline.cli.console import make_console
     from sightline.pipeline.demo import measure_demo, run_demo
     from sightline.vis.tables import pose_table
 
-    console = Console()
+    console = make_console()
     if seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, got {seeds}")
     if seeds == 1:

@@ -27,10 +27,11 @@ def evaluate(
         results: with bop, a METHOD_DATASET-SPLIT.csv.
         vsd: with bop, whether to render for VSD, which needs depth pictures.
     """
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console()
+    from sightline.cli.console import make_console
+
+    console = make_console()
 
     def progress(items: Iterable, text: str, total: int) -> Iterable:
         return track(items, text, total=total, console=console, transient=True)

@@ -34,12 +34,11 @@ def onboard(
         symmetries: find them in the mesh, take none, or read them from a BOP models_info.json.
         licence: of the object's data, as it shall stand in the card.
     """
-    from rich.console import Console
-
+    from sightline.cli.console import make_console
     from sightline.objects.card_files import save_card
     from sightline.pipeline.onboarding import make_card
 
-    console = Console()
+    console = make_console()
     with console.status("onboarding"):
         made = make_card(
             name=name or output.name,

@@ -31,6 +31,7 @@ def pose(
         min_score: lowest verification score of a valid pose, 0 to 1.
         report: whether pictures get a report.html.
     """
+    from sightline.cli.console import make_console
     from sightline.pipeline.run import run_poses
 
     run_poses(
@@ -41,6 +42,7 @@ def pose(
         focal=focal,
         max_instances=instances,
         min_score=min_score,
+        console=make_console(),
         report=report,
     )
 
@@ -68,6 +70,7 @@ def track(
         min_score: lowest verification score of a valid pose, 0 to 1.
         grow: whether frames whose pose is certain become templates; the grown cards go to OUTPUT/cards.
     """
+    from sightline.cli.console import make_console
     from sightline.pipeline.run import run_poses
 
     run_poses(
@@ -77,6 +80,7 @@ def track(
         camera_file=camera,
         focal=focal,
         min_score=min_score,
+        console=make_console(),
         follow=True,
         grow=grow,
     )
@@ -105,6 +109,7 @@ def detect(
         instances: of one object in one picture, at the most.
         min_score: lowest verification score of a detection, 0 to 1.
     """
+    from sightline.cli.console import make_console
     from sightline.pipeline.detection import run_detection
 
     run_detection(
@@ -115,4 +120,5 @@ def detect(
         focal=focal,
         max_instances=instances,
         min_score=min_score,
+        console=make_console(),
     )

@@ -24,15 +24,15 @@ def synth(
         seed: the same seed gives the same data set.
         split: train, val or test; a test split also gets its list of targets.
     """
-    from rich.console import Console
     from rich.progress import track
 
+    from sightline.cli.console import make_console
     from sightline.synthetic import OBJECT_KINDS, make_object, make_scene, write_bop_dataset
 
     if pictures < 1 or objects < 1:
         raise ValueError(f"expected at least one picture and one object, got {pictures} and {objects}")
     textures = {"rich": ("rich",), "low": ("low",), "mixed": ("rich", "low")}[texture]
-    console = Console()
+    console = make_console()
     things = [
         make_object(
             OBJECT_KINDS[i % len(OBJECT_KINDS)],

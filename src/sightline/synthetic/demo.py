@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from sightline.synthetic.backgrounds import BACKGROUND_KINDS
@@ -33,7 +34,7 @@ def demo_objects() -> tuple[SyntheticObject, ...]:
         >>> [thing.kind for thing in demo_objects()]
         ['box', 'can', 'mug']
     """
-    return tuple(make_object(kind, _FIRST_SEED) for kind in ("box", "can", "mug"))
+    return tuple(replace(make_object(kind, _FIRST_SEED), name=kind) for kind in ("box", "can", "mug"))
 
 
 @cache
@@ -57,8 +58,8 @@ def demo_scene(seed: int = 0) -> Scene:
         A scene of 640 x 480 pixels; its first three instances are ``demo_objects()`` in their order.
 
     Example:
-        >>> [name.split("-")[0] for name in demo_scene(0).names[:3]]
-        ['box', 'can', 'mug']
+        >>> demo_scene(0).names[:3]
+        ('box', 'can', 'mug')
     """
     objects = (*demo_objects(), *demo_distractors())
     return make_scene(objects, [_FIRST_SEED, seed], DEMO_SETTINGS, num_targets=3)
