@@ -15,6 +15,8 @@ from typing import no_type_check
 
 import numba
 
+_SMALLEST = 5e-324  # the least float64 above zero
+
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
@@ -90,6 +92,13 @@ def _pixel_bounds(p, i, j, k, near):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
+def _least_inside(slope_x, slope_y):
+    # An edge owns the pixels whose centres lie on it if the triangle is to its right, or below a level one.
+    return 0.0 if slope_x > 0.0 or (slope_x == 0.0 and slope_y > 0.0) else _SMALLEST
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
 def rasterise(p, faces, near, first_row, depth, triangle) -> None:
     """Fill a band of the z-buffer; both sides of a triangle are drawn.
 
@@ -130,16 +139,12 @@ def rasterise(p, faces, near, first_row, depth, triangle) -> None:
             ax, ay, aw = -ax, -ay, -aw
             bx, by, bw = -bx, -by, -bw
             cx, cy, cw = -cx, -cy, -cw
-        own_a = ax > 0.0 or (ax == 0.0 and ay > 0.0)
-        own_b = bx > 0.0 or (bx == 0.0 and by > 0.0)
-        own_c = cx > 0.0 or (cx == 0.0 and cy > 0.0)
+        least_a, least_b, least_c = _least_inside(ax, ay), _least_inside(bx, by), _least_inside(cx, cy)
         for y in range(y0, y1 + 1):
             row_a, row_b, row_c = ay * y + aw, by * y + bw, cy * y + cw
             for x in range(x0, x1 + 1):
                 a, b, c = ax * x + row_a, bx * x + row_b, cx * x + row_c
-                if a < 0.0 or b < 0.0 or c < 0.0:
-                    continue
-                if (a == 0.0 and not own_a) or (b == 0.0 and not own_b) or (c == 0.0 and not own_c):
+                if a < least_a or b < least_b or c < least_c:
                     continue
                 z = det / (a + b + c)
                 if near <= z < depth[y - first_row, x]:

@@ -252,31 +252,31 @@ def shade(soup, view, p, triangle, samples, first_row, background, color) -> Non
         for x in range(width):
             back_x = x if background.shape[1] > 1 else 0
             red = green = blue = 0.0
-            for sub in range(samples * samples):
-                fine_x, fine_y = x * samples + sub % samples, y * samples + sub // samples
-                f = triangle[fine_y, fine_x]
-                if f < 0:
-                    red += background[back_y, back_x, 0]
-                    green += background[back_y, back_x, 1]
-                    blue += background[back_y, back_x, 2]
-                    continue
-                fine_y += first_row * samples
-                m = face_mesh[f]
-                edges = _edges(p, faces, f)
-                weights = _barycentric(edges, fine_x, fine_y)
-                if mesh_levels[m, 1] > 0:
-                    first, count = mesh_levels[m, 0], mesh_levels[m, 1]
-                    r, g, b = _sample_texture(texels, levels, uv, first, count, f, edges, weights)
-                else:
-                    r, g, b = _vertex_color(colors, faces, f, weights)
-                if lit:
-                    det = _determinant(p, faces, f, edges)
-                    z = det * weights[3]
-                    px = z * (ray[0, 0] * fine_x + ray[0, 1] * fine_y + ray[0, 2])
-                    py = z * (ray[1, 0] * fine_x + ray[1, 1] * fine_y + ray[1, 2])
-                    normal = _camera_normal(normals, cam_from_obj, f, m, weights, det)
-                    r, g, b = _apply_lights(lights, (r, g, b), normal, px, py, z)
-                red, green, blue = red + min(r, 255.0), green + min(g, 255.0), blue + min(b, 255.0)
+            for fine_row in range(y * samples, (y + 1) * samples):
+                for fine_x in range(x * samples, (x + 1) * samples):
+                    f = triangle[fine_row, fine_x]
+                    if f < 0:
+                        red += background[back_y, back_x, 0]
+                        green += background[back_y, back_x, 1]
+                        blue += background[back_y, back_x, 2]
+                        continue
+                    fine_y = fine_row + first_row * samples
+                    m = face_mesh[f]
+                    edges = _edges(p, faces, f)
+                    weights = _barycentric(edges, fine_x, fine_y)
+                    if mesh_levels[m, 1] > 0:
+                        first, count = mesh_levels[m, 0], mesh_levels[m, 1]
+                        r, g, b = _sample_texture(texels, levels, uv, first, count, f, edges, weights)
+                    else:
+                        r, g, b = _vertex_color(colors, faces, f, weights)
+                    if lit:
+                        det = _determinant(p, faces, f, edges)
+                        z = det * weights[3]
+                        px = z * (ray[0, 0] * fine_x + ray[0, 1] * fine_y + ray[0, 2])
+                        py = z * (ray[1, 0] * fine_x + ray[1, 1] * fine_y + ray[1, 2])
+                        normal = _camera_normal(normals, cam_from_obj, f, m, weights, det)
+                        r, g, b = _apply_lights(lights, (r, g, b), normal, px, py, z)
+                    red, green, blue = red + min(r, 255.0), green + min(g, 255.0), blue + min(b, 255.0)
             color[y, x, 0] = np.uint8(red * share + 0.5)
             color[y, x, 1] = np.uint8(green * share + 0.5)
             color[y, x, 2] = np.uint8(blue * share + 0.5)

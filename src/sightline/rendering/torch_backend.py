@@ -20,7 +20,7 @@ from sightline.rendering.shade_torch import (
     sample_textures,
 )
 
-_CHUNK_ON_CPU = 1 << 19  # fragments, points, or triangles of views that are held at a time
+_CHUNK_ON_CPU = 1 << 17  # fragments, points, or triangles of views that are held at a time
 _CHUNK_ON_DEVICE = 1 << 23
 
 
