@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from sightline.geometry.cameras import unproject
@@ -16,8 +17,11 @@ from sightline.objects.card import ObjectCard, Template
 from sightline.objects.feature_cache import cached_features
 from sightline.sift.features import Features, extract_features
 
-_CACHE_KEY = "sift-rootsift-1"
+_CACHE_KEY = "sift-rootsift-2"
 _FEATURES_PER_TEMPLATE = 600
+_SAME_PLACE = 0.01  # of the diameter
+_SAME_LOOK = 0.9  # Hellinger similarity
+_CHUNK = 1 << 18  # pairs compared at once, 256 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class FeatureBank:
         scales: ``(m,)`` float64 pixels in that template.
         angles: ``(m,)`` float64 radians.
         depths: ``(m,)`` float64 metres, the point's depth in that template.
+        leading: ``(m,)`` bool, one of each set that looks alike at one place: what is matched blindly.
         view_directions: ``(n, 3)`` float64, object to camera in the object frame, one a template.
         centers_px: ``(n, 2)`` float64, where the object's centre lies in each template.
         extents_px: ``(n,)`` float64, the object's diameter in each template.
@@ -45,6 +50,7 @@ class FeatureBank:
     scales: Float[Tensor, " m"]
     angles: Float[Tensor, " m"]
     depths: Float[Tensor, " m"]
+    leading: Bool[Tensor, " m"]
     view_directions: Float[Tensor, "n 3"]
     centers_px: Float[Tensor, "n 2"]
     extents_px: Float[Tensor, " n"]
@@ -83,7 +89,29 @@ def extend_bank(bank: FeatureBank, card: ObjectCard) -> FeatureBank:
 
 def _compute(card: ObjectCard) -> dict[str, Tensor]:
     lifted = [_lift(card, index) for index in range(len(card.templates))]
-    return {f.name: torch.cat([part[f.name] for part in lifted]) for f in fields(FeatureBank)}
+    bank = {f.name: torch.cat([part[f.name] for part in lifted]) for f in fields(FeatureBank)}
+    bank["leading"] = _leading(bank["points_3d"], bank["descriptors"], card.diameter)
+    return bank
+
+
+def _leading(
+    points_3d: Float[Tensor, "m 3"], descriptors: Float[Tensor, "m 128"], diameter: float
+) -> Bool[Tensor, " m"]:
+    """Greedy suppression of features that another one at the same place, in another template, stands for."""
+    leads = np.ones(len(points_3d), dtype=bool)
+    if len(points_3d) == 0:
+        return torch.from_numpy(leads)
+    pairs = KDTree(points_3d.numpy()).query_pairs(_SAME_PLACE * diameter, output_type="ndarray")
+    first, second = torch.from_numpy(pairs).split(1, dim=1)
+    parts = zip(first[:, 0].split(_CHUNK), second[:, 0].split(_CHUNK), strict=True)
+    alike = [(descriptors[i] * descriptors[j]).sum(1) > _SAME_LOOK for i, j in parts]
+    pairs = pairs[torch.cat(alike).numpy()] if alike else pairs[:0]
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    starts = np.searchsorted(pairs[:, 0], np.arange(len(leads) + 1))
+    for index in np.flatnonzero(np.diff(starts)):
+        if leads[index]:
+            leads[pairs[starts[index] : starts[index + 1], 1]] = False
+    return torch.from_numpy(leads)
 
 
 def _lift(card: ObjectCard, index: int) -> dict[str, Tensor]:
@@ -103,6 +131,7 @@ def _lift(card: ObjectCard, index: int) -> dict[str, Tensor]:
         "scales": features.scales,
         "angles": features.angles,
         "depths": depth,
+        "leading": torch.ones(len(features), dtype=torch.bool),
         "view_directions": -view.cam_from_obj[None, 2, :3],
         "centers_px": (view.K @ (center_cam / center_cam[2]))[None, :2],
         "extents_px": (view.K[0, 0] * card.diameter / center_cam[2])[None],

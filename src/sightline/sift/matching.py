@@ -77,10 +77,12 @@ def match_features(
     """
     if len(features) == 0 or len(bank) == 0:
         return _no_matches()
-    count = min(_NEIGHBOURS, len(bank))
-    best = [(part @ bank.descriptors.T).topk(count, dim=1) for part in features.descriptors.split(_CHUNK)]
+    leading = bank.leading.nonzero()[:, 0]
+    descriptors = bank.descriptors[leading]
+    count = min(_NEIGHBOURS, len(leading))
+    best = [(part @ descriptors.T).topk(count, dim=1) for part in features.descriptors.split(_CHUNK)]
     similarity = torch.cat([b.values for b in best]).double()
-    index = torch.cat([b.indices for b in best])
+    index = leading[torch.cat([b.indices for b in best])]
     apart = (bank.points_3d[index] - bank.points_3d[index[:, :1]]).norm(dim=-1) > diameter / 20
     # where all neighbours are the same place, the last bounds the second nearest from above
     apart[:, -1] = True
