@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.cli.main import VERBS, main
 from sightline.formats.images import read_image, write_image
 from sightline.formats.meshes import write_mesh
 from sightline.formats.videos import VideoReader, VideoWriter
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.real_data import real_path
 
 from sightline.formats.bop_dataset import BopDataset, Target, read_targets, write_targets
 from sightline.formats.bop_models import ModelInfo, read_models_info, write_models_info
@@ -21,6 +20,7 @@ from sightline.geometry.poses import make_pose
 from sightline.geometry.rotations import exp
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.records import TriangleMesh
+from tests.real_data import real_path
 
 WIDTH, HEIGHT = 24, 16
 K = torch.tensor([[30.0, 0, 11.5], [0, 31.0, 7.25], [0, 0, 1]], dtype=torch.float64)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.formats.dataset_factory import make_frame, make_mask
 
 from sightline.formats.coco import (
     CocoDataset,
@@ -18,6 +17,7 @@ from sightline.formats.coco import (
 from sightline.formats.frames import Frame, FrameObject, load_mask
 from sightline.formats.pixel_boxes import box_of_mask
 from sightline.formats.rle import Rle
+from tests.formats.dataset_factory import make_frame, make_mask
 
 SIZE = (24, 16)
 MASK = make_mask((3, 12), (2, 7))

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.formats.dataset_factory import MESH, K, make_frame, make_pose_at
 
 from sightline.formats import convert as module
 from sightline.formats.bop_dataset import BopDataset, Target
@@ -19,6 +18,7 @@ from sightline.formats.result_records import ImageResult
 from sightline.formats.results import write_results
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.records import PoseEstimate
+from tests.formats.dataset_factory import MESH, K, make_frame, make_pose_at
 
 POSED = ("bop", "foundationpose", "megapose", "json")
 

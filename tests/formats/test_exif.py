@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
-from tests.real_data import real_path
 
 from sightline.formats.exif import camera_from_exif, read_exif_focal
 from sightline.formats.images import write_image
+from tests.real_data import real_path
 
 
 def photo(path, size=(40, 30), orientation=1, **tags):

@@ -5,9 +5,9 @@ import errno
 import numpy as np
 import pytest
 from PIL import Image
-from tests.real_data import real_path
 
 from sightline.formats import images
+from tests.real_data import real_path
 
 
 @pytest.fixture

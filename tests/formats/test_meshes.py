@@ -11,10 +11,10 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
-from tests.real_data import real_path
 
 from sightline.formats.meshes import read_mesh, write_mesh
 from sightline.records import TriangleMesh
+from tests.real_data import real_path
 
 BOX_FACES = [[0, 2, 1], [1, 2, 3], [4, 5, 6], [5, 7, 6], [0, 1, 4], [1, 5, 4], [2, 6, 3], [3, 6, 7]]
 

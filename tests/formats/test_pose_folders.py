@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.formats.dataset_factory import HEIGHT, MESH, WIDTH, K, make_frame, make_frame_set, make_pose_at
 
 from sightline.formats.foundationpose import FoundationPoseFolder, read_pose_text, write_foundationpose
 from sightline.formats.frames import FrameObject, FrameSet, Losses, MeshFile, load_mask
@@ -16,6 +15,7 @@ from sightline.formats.images import write_image
 from sightline.formats.megapose import read_megapose, write_megapose
 from sightline.formats.meshes import read_mesh, write_mesh
 from sightline.geometry.cameras import Camera
+from tests.formats.dataset_factory import HEIGHT, MESH, WIDTH, K, make_frame, make_frame_set, make_pose_at
 
 
 def same(a, b, atol=1e-12):

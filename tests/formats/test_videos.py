@@ -5,9 +5,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from tests.real_data import real_path
 
 from sightline.formats.videos import VideoReader, VideoWriter
+from tests.real_data import real_path
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40), (255, 255, 255), (0, 0, 0), (20, 200, 180)]
 

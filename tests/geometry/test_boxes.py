@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry import boxes as bx
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 MEASURES = pytest.mark.parametrize("measure", [bx.iou, bx.giou, bx.diou, bx.ciou])

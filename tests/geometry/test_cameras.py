@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry import cameras
 from sightline.geometry.cameras import Camera, project, unproject
+from tests.tolerances import tolerance
 
 K = torch.tensor([[620.0, 0.7, 321.3], [0, 598.0, 244.8], [0, 0, 1]], dtype=torch.float64)
 LENS = torch.tensor([-0.21, 0.07, 0.0013, -0.0021, -0.011], dtype=torch.float64)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.cameras import project
 from sightline.geometry.depth import (
@@ -21,6 +20,7 @@ from sightline.geometry.depth import (
     pixel_grid,
     sample_depth,
 )
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 LN2 = math.log(2)

@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.real_data import real_path
-from tests.tolerances import tolerance
 
 from sightline.geometry.distortion import (
     distort,
@@ -18,6 +16,8 @@ from sightline.geometry.distortion import (
     undistort,
     undistort_pixels,
 )
+from tests.real_data import real_path
+from tests.tolerances import tolerance
 
 LENS = torch.tensor([-0.29, 0.11, 0.0011, -0.0009, -0.03], dtype=torch.float64)
 K = torch.tensor([[900.0, 0, 640], [0, 900, 512], [0, 0, 1]], dtype=torch.float64)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry import flow
+from tests.tolerances import tolerance
 
 
 def test_every_pixel_of_a_patch_has_its_index_and_its_offset():

@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry import pixel_affine as affine
 from sightline.geometry.cameras import Camera
 from sightline.geometry.distortion import distort_pixels, undistort_pixels
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64, "closed_form")
 

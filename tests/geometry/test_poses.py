@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.poses import compose, invert, look_at, make_pose, relative, split_pose, transform
 from sightline.geometry.rotations import random_rotations
+from tests.tolerances import tolerance
 
 seeds = st.integers(0, 2**31 - 1)
 EXACT = tolerance(torch.float64)

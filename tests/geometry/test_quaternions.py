@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from tests.tolerances import tolerance
 
 from sightline.geometry import quaternions
 from sightline.geometry.rotations import exp, random_rotations
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 

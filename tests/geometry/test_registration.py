@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.poses import compose, invert, make_pose, transform
 from sightline.geometry.registration import align_points, nearest_by_distance, register_to_planes
 from sightline.geometry.rotations import exp, geodesic_distance
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64, "iterative")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.rotations import matrix_to_rot6d, random_rotations, rot6d_to_matrix
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 CONVENTIONS = pytest.mark.parametrize("convention", ["rows", "columns"])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.rotations import (
     angle_between,
@@ -21,6 +20,7 @@ from sightline.geometry.rotations import (
     random_rotations,
     vee,
 )
+from tests.tolerances import tolerance
 
 seeds = st.integers(0, 2**31 - 1)
 EXACT = tolerance(torch.float64)

@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.real_data import golden_path
-from tests.tolerances import tolerance
 
 from sightline.geometry.poses import make_pose, transform, turn_about
 from sightline.geometry.rotations import exp, geodesic_distance, random_rotations
@@ -22,6 +20,8 @@ from sightline.geometry.symmetry import (
     symmetric_distance,
     symmetric_poses,
 )
+from tests.real_data import golden_path
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 seeds = st.integers(0, 2**31 - 1)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.cameras import project
 from sightline.geometry.intrinsics import crop_intrinsics, resize_intrinsics
 from sightline.geometry.translation import correct_intrinsics, recover_translation
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 K = torch.tensor([[600.0, 0, 320], [0, 500, 240], [0, 0, 1]], dtype=torch.float64)

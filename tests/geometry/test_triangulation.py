@@ -8,9 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.geometry.camera_rigs import cloud, rig, see
-from tests.real_data import golden_path
-from tests.tolerances import tolerance
 
 from sightline.geometry import pixel_affine
 from sightline.geometry.cameras import project
@@ -23,6 +20,9 @@ from sightline.geometry.triangulation import (
     triangulate_robust,
     view_pairs,
 )
+from tests.geometry.camera_rigs import cloud, rig, see
+from tests.real_data import golden_path
+from tests.tolerances import tolerance
 
 
 def pairs_by_svd(px, K, cam_from_world):

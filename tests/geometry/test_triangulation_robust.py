@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.geometry.camera_rigs import cloud, rig, see
-from tests.real_data import real_path
 
 from sightline.geometry.poses import make_pose
 from sightline.geometry.triangulation import (
@@ -13,6 +11,8 @@ from sightline.geometry.triangulation import (
     triangulate_pairs,
     triangulate_robust,
 )
+from tests.geometry.camera_rigs import cloud, rig, see
+from tests.real_data import real_path
 
 
 @pytest.mark.parametrize("wrong_view", [0, 3, 5])

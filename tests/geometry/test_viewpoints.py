@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry.poses import make_pose, transform
 from sightline.geometry.rotations import exp, random_rotations
 from sightline.geometry.viewpoints import icosphere_directions, nearest_views, view_direction, view_poses
+from tests.tolerances import tolerance
 
 EXACT = tolerance(torch.float64)
 COUNTS = pytest.mark.parametrize("num_views", [42, 162, 642])

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.metrics.bop import bop_average_precision, bop_average_recall
 from sightline.metrics.pose_pairs import PairErrors
+from tests.tolerances import tolerance
 
 F64 = torch.float64
 SHARES = np.arange(0.05, 0.51, 0.05)

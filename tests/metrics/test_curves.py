@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tests.tolerances import tolerance
 
 from sightline.metrics.curves import (
     area_under_recall,
@@ -17,6 +16,7 @@ from sightline.metrics.curves import (
     recall_below,
     recall_levels,
 )
+from tests.tolerances import tolerance
 
 F64 = torch.float64
 

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry.cameras import project
 from sightline.geometry.poses import look_at, transform
@@ -22,6 +21,7 @@ from sightline.metrics.keypoints import (
     summarise_errors,
 )
 from sightline.records import Keypoints2D
+from tests.tolerances import tolerance
 
 F64 = torch.float64
 NAN = math.nan

@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.real_data import golden_path
-from tests.tolerances import tolerance
 
 from sightline.geometry.poses import make_pose
 from sightline.geometry.rotations import exp, random_rotations
@@ -26,6 +24,8 @@ from sightline.metrics.pose import (
     rotation_error_deg,
     translation_error,
 )
+from tests.real_data import golden_path
+from tests.tolerances import tolerance
 
 F64 = torch.float64
 TRIANGLE = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.1, 0.0]], dtype=F64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry.cameras import Camera
 from sightline.geometry.rotations import random_rotations
@@ -13,6 +12,7 @@ from sightline.metrics.bop import bop_average_precision, bop_average_recall
 from sightline.metrics.pose import add, adds, mspd, mssd
 from sightline.metrics.pose_pairs import ObjectShape, PicturePoses, pair_errors
 from sightline.records import PoseEstimate, TriangleMesh
+from tests.tolerances import tolerance
 
 F64 = torch.float64
 CAMERA = Camera.from_focal(700.0, 1280, 720)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.real_data import golden_path
-from tests.tolerances import tolerance
 
 from sightline.metrics.visible_surface import BOP_SHARES, distance_from_depth, visible_mask, vsd
+from tests.real_data import golden_path
+from tests.tolerances import tolerance
 
 F64 = torch.float64
 FLAT = torch.tensor([[1e9, 0, 0], [0, 1e9, 0], [0, 0, 1]], dtype=F64)  # so long a lens that distance is depth

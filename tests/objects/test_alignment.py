@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.geometry.rotations import exp, geodesic_distance
 from sightline.objects.alignment import align_pose
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 def _disturbed(pose: torch.Tensor, seed: int) -> torch.Tensor:

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.objects.baking import PosedPhoto, bake_photos
 from sightline.records import TriangleMesh
 from sightline.rendering import render_views
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 def _plain_box() -> TriangleMesh:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.printed_box import printed_box
 
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.objects.card import ObjectCard, Template
 from sightline.objects.card_files import CARD_VERSION, load_card, save_card
 from sightline.objects.onboard import onboard_mesh
+from tests.printed_box import printed_box
 
 
 @pytest.fixture(scope="module")

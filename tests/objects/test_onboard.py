@@ -1,11 +1,11 @@
 import pytest
 import torch
-from tests.printed_box import printed_box
 
 from sightline.geometry.poses import transform
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.objects.onboard import onboard_mesh, render_templates
 from sightline.records import TriangleMesh
+from tests.printed_box import printed_box
 
 
 @pytest.mark.parametrize("num_views", [42, 162])

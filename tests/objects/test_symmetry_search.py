@@ -98,6 +98,11 @@ def test_a_small_difference_counts_only_beyond_the_tolerance():
     assert find_symmetries(nearly, tolerance=0.002).name == "D2"
 
 
+def test_turns_that_hold_do_not_make_a_group_of_turns_that_do_not():
+    # Height and width may be exchanged, width and depth too, but height and depth differ by too much.
+    assert find_symmetries(_mesh(create.box((0.1, 0.104, 0.108)))).name == "D4"
+
+
 @pytest.mark.parametrize(("kind", "seed"), [("box", 0), ("can", 0), ("can", 3), ("mug", 1), ("bottle", 2)])
 def test_a_label_takes_the_symmetries_away(kind, seed):
     labelled = make_object(kind, seed).mesh

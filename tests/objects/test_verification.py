@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.geometry.cameras import Camera
 from sightline.objects.verification import verify_pose
 from sightline.rendering import render_views
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 def _turned(cam_from_obj: torch.Tensor, degrees: float) -> torch.Tensor:

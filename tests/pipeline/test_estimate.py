@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.geometry.rotations import geodesic_distance
 from sightline.geometry.symmetry import SymmetryGroup
@@ -12,6 +11,7 @@ from sightline.pipeline.run import make_estimator
 from sightline.pipeline.sources import Frame
 from sightline.pipeline.tracking import track
 from sightline.rendering import render_views
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 def _card(seed: int, name: str) -> ObjectCard:

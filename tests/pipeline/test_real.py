@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.real_data import real_path
 
 from sightline.cli.main import main
 from sightline.formats.images import read_image, write_image
@@ -16,6 +15,7 @@ from sightline.formats.videos import VideoReader
 from sightline.geometry.cameras import Camera
 from sightline.objects.card_files import load_card
 from sightline.pipeline.run import make_estimator
+from tests.real_data import real_path
 
 pytestmark = pytest.mark.real
 

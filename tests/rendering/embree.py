@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh as EmbreeMesh
-from tests.rendering.meshes import pixel_rays
 from torch import Tensor
 
 from sightline.records import TriangleMesh
+from tests.rendering.meshes import pixel_rays
 
 
 def embree_depth(

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+
+from sightline.records import TriangleMesh
+from sightline.rendering import Lights, PreparedMesh, render_scene, render_views
+from sightline.rendering.normals import corner_normals
 from tests.rendering.meshes import (
     ALL_OUTPUTS,
     AT_ORIGIN,
@@ -21,10 +25,6 @@ from tests.rendering.meshes import (
     rectangle,
     sphere,
 )
-
-from sightline.records import TriangleMesh
-from sightline.rendering import Lights, PreparedMesh, render_scene, render_views
-from sightline.rendering.normals import corner_normals
 
 BACKENDS = ("numba", "torch")
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -275,6 +275,20 @@ def test_normals_are_smooth_on_a_ball_and_sharp_on_a_cube():
     box = cube(0.1)
     sharp = corner_normals(box.vertices.numpy(), box.faces.numpy())
     assert np.allclose(np.abs(sharp).max(-1), 1, atol=1e-7)
+
+
+def test_the_seam_of_a_texture_does_not_show_in_the_normals():
+    mesh = bumpy(2000)
+    normals = corner_normals(mesh.vertices.numpy(), mesh.faces.numpy())
+    corners = mesh.vertices[mesh.faces]
+    at_seam = (corners[..., 1].abs() < 1e-12) & (corners[..., 0] > 1e-3)
+    at_seam &= torch.from_numpy(np.abs(normals).sum(-1) > 0)  # the triangles at the poles have no area
+    places = corners[at_seam].numpy().round(12)
+    order = np.lexsort(places.T)
+    places, seen = places[order], normals[at_seam.numpy()][order]
+    same = (places[1:] == places[:-1]).all(1)
+    assert same.sum() > 50
+    assert np.abs(seen[1:] - seen[:-1])[same].max() < 1e-5
 
 
 def test_a_cylinder_is_smooth_around_and_sharp_at_its_rims():

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.rendering.meshes import bumpy, camera_matrix, cube, random_poses, sphere
 
 from sightline.geometry.poses import make_pose
 from sightline.geometry.viewpoints import view_poses
 from sightline.rendering import fit_camera, fit_distance, fit_poses, render_views
+from tests.rendering.meshes import bumpy, camera_matrix, cube, random_poses, sphere
 
 BUMPY = bumpy(500)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from tests.real_data import real_path
-from tests.rendering.embree import embree_depth
-from tests.rendering.meshes import bumpy, camera_matrix, from_trimesh, random_poses
 
 from sightline.records import TriangleMesh
 from sightline.rendering import render_views
+from tests.real_data import real_path
+from tests.rendering.embree import embree_depth
+from tests.rendering.meshes import bumpy, camera_matrix, from_trimesh, random_poses
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from tests.rendering.meshes import camera_matrix, cube, random_poses
 
 from sightline.rendering import Lights, RenderResult, render_scene, render_views
 from sightline.rendering.texture import fill_unused, mip_chain
+from tests.rendering.meshes import camera_matrix, cube, random_poses
 
 SIZE = (32, 24)
 

@@ -8,6 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import Delaunay
+
+from sightline.geometry.intrinsics import flip_intrinsics
+from sightline.records import TriangleMesh
+from sightline.rendering import render_scene, render_views, torch_backend
 from tests.rendering.meshes import (
     ALL_OUTPUTS,
     AT_ORIGIN,
@@ -22,10 +26,6 @@ from tests.rendering.meshes import (
     random_poses,
     sphere,
 )
-
-from sightline.geometry.intrinsics import flip_intrinsics
-from sightline.records import TriangleMesh
-from sightline.rendering import render_scene, render_views
 
 BACKENDS = ("numba", "torch")
 GEOMETRY = ("depth", "mask", "xyz", "normals")
@@ -272,6 +272,18 @@ def test_one_view_in_bands_is_the_view_in_one(monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         pictures.append(
             render_views(mesh, random_poses(1, 0.25), K, (64, 70), outputs=ALL_OUTPUTS, samples=2)
+        )
+    for name in ALL_OUTPUTS:
+        assert torch.equal(pictures[0].layers[name], pictures[1].layers[name])
+
+
+def test_the_torch_backend_draws_the_same_in_pieces_of_any_size(monkeypatch):
+    mesh, K = bumpy(2000), camera_matrix(150, 48, 48)
+    pictures = []
+    for size in (300, 1 << 22):
+        monkeypatch.setattr(torch_backend, "_CHUNK_ON_CPU", size)
+        pictures.append(
+            render_views(mesh, random_poses(3, 0.25), K, (48, 48), outputs=ALL_OUTPUTS, backend="torch")
         )
     for name in ALL_OUTPUTS:
         assert torch.equal(pictures[0].layers[name], pictures[1].layers[name])

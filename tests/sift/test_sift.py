@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.geometry.poses import transform
 from sightline.geometry.symmetry import SymmetryGroup
@@ -10,6 +9,7 @@ from sightline.objects.onboard import onboard_mesh
 from sightline.sift import SiftMatcher, extract_features
 from sightline.sift.hypotheses import group_matches
 from sightline.sift.matching import Matches, match_features
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 from sightline.geometry.rotations import geodesic_distance
 from sightline.objects.baking import PosedPhoto
 from sightline.objects.card_files import load_card, save_card
 from sightline.pipeline.run import make_estimator
 from sightline.sift import onboard_photos
+from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 
 
 def _photos(count: int = 3) -> list[PosedPhoto]:

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry.cameras import project
 from sightline.geometry.poses import transform
@@ -18,6 +17,7 @@ from sightline.synthetic.problems import (
     pose_errors,
     success_rate,
 )
+from tests.tolerances import tolerance
 
 LENS = torch.tensor([-0.2, 0.05, 0.001, -0.002, 0.0], dtype=torch.float64)
 

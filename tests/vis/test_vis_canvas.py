@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.vis.scenes import grey_picture, make_camera
 
 from sightline.vis.canvas import (
     as_array,
@@ -16,6 +15,7 @@ from sightline.vis.canvas import (
     stroke_px,
     text_px,
 )
+from tests.vis.scenes import grey_picture, make_camera
 
 
 @pytest.mark.parametrize(

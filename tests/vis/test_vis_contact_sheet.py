@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.vis.scenes import grey_picture, near_color
 
 import sightline.vis.contact_sheet as sheet_file
 from sightline.vis.contact_sheet import draw_contact_sheet
 from sightline.vis.palette import PLATE
+from tests.vis.scenes import grey_picture, near_color
 
 
 def test_each_picture_is_in_its_cell_in_order():

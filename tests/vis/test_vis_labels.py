@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.vis.scenes import changed, grey_picture, near_color
 
 import sightline.vis.labels as labels
 from sightline.vis.labels import Box, label_size, paint_label, paint_notes
 from sightline.vis.palette import PALETTE, PLATE
+from tests.vis.scenes import changed, grey_picture, near_color
 
 YELLOW = PALETTE["yellow"]
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.vis.scenes import grey_picture, make_camera, make_estimate, near_color
 
 import sightline.vis.matches as matches_file
 from sightline.records import Correspondences, PoseEstimate
 from sightline.vis.matches import draw_matches, explain_matches, most_used_template, spread_subset
 from sightline.vis.palette import PALETTE
+from tests.vis.scenes import grey_picture, make_camera, make_estimate, near_color
 
 
 @pytest.fixture

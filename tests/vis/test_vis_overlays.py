@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.vis.scenes import changed, grey_picture, grown, near_color
 
 from sightline.records import Detections
 from sightline.vis.overlays import draw_contour, draw_detections, draw_mesh, draw_notes, draw_quadrilateral
 from sightline.vis.palette import PALETTE, palette_color
+from tests.vis.scenes import changed, grey_picture, grown, near_color
 
 RED = (255, 0, 0)
 

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tests.vis.scenes import near_color
 
 from sightline.vis.palette import PALETTE
 from sightline.vis.plots import (
@@ -17,6 +16,7 @@ from sightline.vis.plots import (
     plot_timeline,
     reliability_bins,
 )
+from tests.vis.scenes import near_color
 
 
 def color_share(picture: np.ndarray, name: str) -> float:

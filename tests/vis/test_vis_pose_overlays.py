@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.vis.scenes import changed, grey_picture, make_camera, make_estimate, near_color
 
 import sightline.vis.pose_overlays as pose_overlays
 from sightline.records import PoseEstimate
 from sightline.vis.palette import AXIS_COLORS, PALETTE, PLATE
 from sightline.vis.pose_overlays import draw_pose, draw_poses
+from tests.vis.scenes import changed, grey_picture, make_camera, make_estimate, near_color
 
 BOUNDS = np.array([[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]])
 

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.vis.scenes import grey_picture, make_estimate
 
 from sightline.geometry.rotations import exp
 from sightline.records import PoseEstimate
 from sightline.vis.report import ReportItem, embed_picture, explain_pose, render_report
 from sightline.vis.tables import PoseRow
+from tests.vis.scenes import grey_picture, make_estimate
 
 EVIL = "<script>alert('x')</script> & \"mug\""
 VOID = {"meta", "img", "br", "link", "input"}

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.vis.scenes import grey_picture, near_color
 
 from sightline.vis.strokes import paint_contour, paint_dot, paint_polylines, paint_tint
+from tests.vis.scenes import grey_picture, near_color
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 7])

@@ -3,10 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.vis.scenes import make_estimate
 
 from sightline.records import PoseEstimate
 from sightline.vis.tables import PoseRow, Table, format_seconds, pose_table, timing_table
+from tests.vis.scenes import make_estimate
 
 TABLE = Table(("object", "score"), (("mug | <b>", "0.93"), ("杯", "[red]1[/red]")), (False, True))
 

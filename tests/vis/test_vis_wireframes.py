@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vis.scenes import BARREL, changed, grey_picture, grown, make_camera, make_estimate, near_color
 
 from sightline.geometry.distortion import invertible_radius
 from sightline.records import PoseEstimate
 from sightline.vis.palette import AXIS_COLORS, PALETTE
 from sightline.vis.view_lines import project_point, project_segments
 from sightline.vis.wireframes import box_edges, draw_axes, draw_box_3d
+from tests.vis.scenes import BARREL, changed, grey_picture, grown, make_camera, make_estimate, near_color
 
 UNIT = np.array([[-0.1, -0.1, -0.1], [0.1, 0.1, 0.1]])
 coordinate = st.integers(-3000, 3000).map(lambda millimetres: millimetres / 1000)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vis.scenes import make_estimate
 
 from sightline.geometry.rotations import exp
 from sightline.records import PoseEstimate
@@ -19,6 +18,7 @@ from sightline.vis.words import (
     label_pose,
     pose_uncertainty,
 )
+from tests.vis.scenes import make_estimate
 
 
 def sigma_of(*sigmas: float) -> torch.Tensor:

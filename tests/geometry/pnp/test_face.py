@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from tests.real_data import real_path
 
 from sightline.geometry.cameras import Camera
 from sightline.geometry.pnp import solve_pnp
 from sightline.geometry.poses import make_pose
 from sightline.geometry.rotations import exp, geodesic_distance, log
 from sightline.synthetic.problems import PnPProblems, make_pnp_problems, pose_errors, success_rate
+from tests.real_data import real_path
 
 WIDE = torch.tensor([-0.3, 0.1, 0.001, -0.001, 0.0], dtype=torch.float64)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry.cameras import project
 from sightline.geometry.pnp.linearise import (
@@ -13,6 +12,7 @@ from sightline.geometry.pnp.linearise import (
     reprojection_errors,
 )
 from sightline.geometry.rotations import exp, random_rotations
+from tests.tolerances import tolerance
 
 K = torch.tensor([[620.0, 3.0, 321.3], [0, 540.0, 244.8], [0, 0, 1]], dtype=torch.float64)
 LENS = torch.tensor([-0.21, 0.07, 0.013, -0.021, -0.011], dtype=torch.float64)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tolerances import tolerance
 
 from sightline.geometry.pnp.losses import robust_loss
+from tests.tolerances import tolerance
 
 NAMES = ["squared", "huber", "cauchy", "geman_mcclure", "tukey"]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 
 from sightline.geometry.pnp.solvers import mirrored_pose, spread_of_points
 from sightline.geometry.rotations import geodesic_distance, random_rotations
 from sightline.synthetic.problems import make_pnp_problems
+from tests.tolerances import tolerance
 
 
 @settings(max_examples=15, deadline=None)
