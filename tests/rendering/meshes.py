@@ -46,14 +46,16 @@ def cube(side: float) -> TriangleMesh:
     return from_trimesh(trimesh.creation.box(extents=(side, side, side)))
 
 
-def bumpy(num_faces: int = 10_000, radius: float = 0.05, texels: int = 256) -> TriangleMesh:
+def bumpy(
+    num_faces: int = 10_000, radius: float = 0.05, texels: int = 256, dents: float = 0.25
+) -> TriangleMesh:
     """A textured, dented ball with folds, so that it hides parts of itself."""
     rows = int(np.sqrt(num_faces / 4)) + 1
     columns = num_faces // (2 * (rows - 1))
     polar, around = np.meshgrid(
         np.linspace(0, np.pi, rows), np.linspace(0, 2 * np.pi, columns + 1), indexing="ij"
     )
-    bump = radius * (1 + 0.25 * np.sin(5 * around) * np.sin(4 * polar) * np.sin(polar))
+    bump = radius * (1 + dents * np.sin(5 * around) * np.sin(4 * polar) * np.sin(polar))
     directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], -1)
     index = np.arange(rows * (columns + 1)).reshape(rows, columns + 1)
     a, b, c, d = (x.ravel() for x in (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]))

@@ -45,15 +45,11 @@ def project_vertices(soup, pixels_from_obj, out) -> None:
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _edge(p, i, j):
-    # The edge of two neighbours must be the same to the last bit, but for its sign: cross in one order
-    # always.
-    sign = 1.0
-    if i > j:
-        i, j, sign = j, i, -1.0
+    # Swapping the ends gives the same numbers to the last bit, but for their sign: neighbours agree.
     return (
-        sign * (p[i, 1] * p[j, 2] - p[i, 2] * p[j, 1]),
-        sign * (p[i, 2] * p[j, 0] - p[i, 0] * p[j, 2]),
-        sign * (p[i, 0] * p[j, 1] - p[i, 1] * p[j, 0]),
+        p[i, 1] * p[j, 2] - p[i, 2] * p[j, 1],
+        p[i, 2] * p[j, 0] - p[i, 0] * p[j, 2],
+        p[i, 0] * p[j, 1] - p[i, 1] * p[j, 0],
     )
 
 

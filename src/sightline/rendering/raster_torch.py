@@ -82,12 +82,9 @@ def cross_edges(
 ) -> Float[Tensor, "k 3 3"]:
     """Edge functions ``(x, y, 1)`` coefficients opposite to each corner, not oriented."""
 
-    def edge(i: Tensor, j: Tensor) -> Tensor:
-        # The edge of two neighbours must be the same to the last bit but for its sign: cross in one order
-        # always.
-        first, second = torch.minimum(i, j), torch.maximum(i, j)
-        a, b = p[view, first], p[view, second]
-        cross = torch.stack(
+    def edge(a: Tensor, b: Tensor) -> Tensor:
+        # Swapping the ends gives the same numbers to the last bit, but for their sign: neighbours agree.
+        return torch.stack(
             [
                 a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1],
                 a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2],
@@ -95,10 +92,9 @@ def cross_edges(
             ],
             -1,
         )
-        return torch.where((i > j)[:, None], -cross, cross)
 
-    i, j, k = corners.unbind(-1)
-    return torch.stack([edge(j, k), edge(k, i), edge(i, j)], 1)
+    a, b, c = p[view[:, None], corners].unbind(1)
+    return torch.stack([edge(b, c), edge(c, a), edge(a, b)], 1)
 
 
 def determinant(
