@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sightline.records import TriangleMesh
-from sightline.rendering.normals import corner_normals
-from sightline.rendering.texture import MipChain, fill_unused, mip_chain
+
+# Numba and OpenCV are imported where they are used: they take half a second, and may not be wanted at all.
+
+
+class MipChain(NamedTuple):
+    """A texture, its half, its quarter, down to one texel.
+
+    Args:
+        levels: ``(k, 3)`` int64: each level's first byte in ``texels``, its height and its width.
+        texels: ``(t,)`` uint8, the levels one after the other, RGB interleaved.
+    """
+
+    levels: NDArray[np.int64]
+    texels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +47,8 @@ class PreparedMesh:
     @cached_property
     def normals(self) -> NDArray[np.float32]:
         """``(f, 3, 3)`` unit corner normals, object frame."""
+        from sightline.rendering.normals import corner_normals
+
         return corner_normals(self.mesh.vertices.double().cpu().numpy(), self.mesh.faces.cpu().numpy())
 
     @cached_property
@@ -41,5 +56,7 @@ class PreparedMesh:
         """The texture's mip chain; empty for a mesh without texture."""
         if self.mesh.texture is None or self.mesh.uv is None:
             return MipChain(np.zeros((0, 3), np.int64), np.zeros(0, np.uint8))
+        from sightline.rendering.texture import fill_unused, mip_chain
+
         texture = self.mesh.texture.cpu().numpy()
         return mip_chain(fill_unused(texture, self.mesh.uv.float().cpu().numpy()))

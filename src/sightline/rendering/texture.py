@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.rendering.prepared import MipChain
 from sightline.rendering.raster_numba import rasterise
 
 _ROWS_AT_A_TIME = 512
-
-
-class MipChain(NamedTuple):
-    """A texture, its half, its quarter, down to one texel.
-
-    Args:
-        levels: ``(k, 3)`` int64: each level's first byte in ``texels``, its height and its width.
-        texels: ``(t,)`` uint8, the levels one after the other, RGB interleaved.
-    """
-
-    levels: NDArray[np.int64]
-    texels: NDArray[np.uint8]
 
 
 def mip_chain(texture: NDArray[np.uint8]) -> MipChain:
