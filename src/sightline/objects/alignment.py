@@ -26,6 +26,7 @@ _WINDOW = 15  # of the local mean and deviation, pixels
 _NOISE = 4.0  # grey levels added to the deviation, so that plain regions do not become noise
 _OUTLIER = 0.75  # contrast units beyond which Tukey's loss gives a pixel up
 _MOST_PIXELS = 6000
+_SHARED_NOISE = 64.0  # neighbouring pixels err together (light, blur): so many of them count as one
 _PRIOR_SIGMAS = 3.0  # the given covariance is trusted this many times less
 
 
@@ -155,8 +156,7 @@ def _equations(
     jacobian = torch.cat([torch.linalg.cross(points - center, by_point), by_point], dim=1)
     weighted = jacobian * weight[:, None]
     mass = float(weight.sum()) + 1e-9
-    # neighbouring pixels share their noise after blurring: a window's worth of them counts as one
-    variance = float((weight * residual**2).sum()) / mass * 16.0 + 1e-4
+    variance = float((weight * residual**2).sum()) / mass * _SHARED_NOISE + 1e-4
     return weighted.T @ jacobian, weighted.T @ residual, 1.0 / variance
 
 

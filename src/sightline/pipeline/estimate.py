@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -336,11 +336,3 @@ def _drop_contradictions(found: list[FoundObject]) -> list[FoundObject]:
 
 def _overlap(a: FoundObject, b: FoundObject) -> float:
     return float(iou(a.box, b.box))
-
-
-def inlier_mask(found: FoundObject) -> Bool[Tensor, " m"]:
-    """Which of the correspondences support the pose; none for an invalid one."""
-    count = 0 if found.correspondences is None else len(found.correspondences)
-    if found.pose.inliers is None:
-        return torch.zeros(count, dtype=torch.bool)
-    return found.pose.inliers
