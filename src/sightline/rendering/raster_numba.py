@@ -14,6 +14,7 @@ import math
 from typing import no_type_check
 
 import numba
+import numpy as np
 
 _SMALLEST = 5e-324  # the least float64 above zero
 
@@ -75,15 +76,30 @@ def _bounds_beyond_near(p, i, j, k, near):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _pixel_bounds(p, i, j, k, near):
+def _pixel_box(p, i, j, k, near, first_row, rows, width):
+    # The first and last column and row of the band that the triangle may cover; empty if it covers none.
     if min(p[i, 2], p[j, 2], p[k, 2]) < near:
-        return _bounds_beyond_near(p, i, j, k, near)
-    return (
-        min(p[i, 3], p[j, 3], p[k, 3]),
-        min(p[i, 4], p[j, 4], p[k, 4]),
-        max(p[i, 3], p[j, 3], p[k, 3]),
-        max(p[i, 4], p[j, 4], p[k, 4]),
-    )
+        left, top, right, bottom = _bounds_beyond_near(p, i, j, k, near)
+    else:
+        left, right = min(p[i, 3], p[j, 3], p[k, 3]), max(p[i, 3], p[j, 3], p[k, 3])
+        top, bottom = min(p[i, 4], p[j, 4], p[k, 4]), max(p[i, 4], p[j, 4], p[k, 4])
+    # The slack keeps a centre that lies on the border; the edge functions decide.
+    left, right = max(left - 1e-6, 0.0), min(right + 1e-6, width - 1.0)
+    top, bottom = max(top - 1e-6, float(first_row)), min(bottom + 1e-6, first_row + rows - 1.0)
+    if not (left <= right and top <= bottom):
+        return 0, -1, 0, -1
+    return math.ceil(left), math.floor(right), math.ceil(top), math.floor(bottom)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _is_hidden(depth, box, first_row, nearest):
+    x0, x1, y0, y1 = box
+    for y in range(y0 - first_row, y1 + 1 - first_row):
+        for x in range(x0, x1 + 1):
+            if depth[y, x] >= nearest:
+                return False
+    return True
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -95,15 +111,44 @@ def _least_inside(slope_x, slope_y):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
+def _draw(p, faces, f, box, near, first_row, depth, triangle):
+    i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+    ax, ay, aw = _edge(p, j, k)
+    bx, by, bw = _edge(p, k, i)
+    cx, cy, cw = _edge(p, i, j)
+    det = p[i, 0] * ax + p[i, 1] * ay + p[i, 2] * aw
+    if det < 0.0:
+        det = -det
+        ax, ay, aw = -ax, -ay, -aw
+        bx, by, bw = -bx, -by, -bw
+        cx, cy, cw = -cx, -cy, -cw
+    least_a, least_b, least_c = _least_inside(ax, ay), _least_inside(bx, by), _least_inside(cx, cy)
+    x0, x1, y0, y1 = box
+    for y in range(y0, y1 + 1):
+        row_a, row_b, row_c = ay * y + aw, by * y + bw, cy * y + cw
+        row = y - first_row
+        for x in range(x0, x1 + 1):
+            a, b, c = ax * x + row_a, bx * x + row_b, cx * x + row_c
+            if a < least_a or b < least_b or c < least_c:
+                continue
+            z = det / (a + b + c)
+            if z >= near and (z < depth[row, x] or (z == depth[row, x] and f < triangle[row, x])):
+                depth[row, x] = z
+                triangle[row, x] = f
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
 def rasterise(p, faces, near, first_row, depth, triangle) -> None:
     """Fill a band of the z-buffer; both sides of a triangle are drawn.
 
     A pixel's centre on the edge of two triangles belongs to one of them (top-left rule); of surfaces at the
-    same depth the first triangle wins.
+    same depth the first triangle wins. Faces seen from behind come last: of a closed surface they are hidden,
+    which the z-buffer tells without drawing them.
 
     Args:
         p: ``(v, 5)`` float64 from ``project_vertices``.
-        faces: ``(f, 3)`` int32.
+        faces: ``(f, 3)`` int32, counter-clockwise seen from outside.
         near: nearest depth that is drawn, metres.
         first_row: the picture's row at which the band begins.
         depth: ``(rows, w)`` float64, written: metres, infinity where nothing is.
@@ -112,37 +157,23 @@ def rasterise(p, faces, near, first_row, depth, triangle) -> None:
     rows, width = depth.shape
     depth[:] = math.inf
     triangle[:] = -1
+    from_behind = np.empty(faces.shape[0], np.int32)
+    num_from_behind = 0
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        left, top, right, bottom = _pixel_bounds(p, i, j, k, near)
-        # The slack keeps a centre that lies on the border; the edge functions below decide.
-        left, right = max(left - 1e-6, 0.0), min(right + 1e-6, width - 1.0)
-        top, bottom = max(top - 1e-6, float(first_row)), min(bottom + 1e-6, first_row + rows - 1.0)
-        if not (left <= right and top <= bottom):
-            continue
-        x0, x1 = math.ceil(left), math.floor(right)
-        y0, y1 = math.ceil(top), math.floor(bottom)
-        if x0 > x1 or y0 > y1:
+        box = _pixel_box(p, i, j, k, near, first_row, rows, width)
+        if box[0] > box[1] or box[2] > box[3]:
             continue
         ax, ay, aw = _edge(p, j, k)
         det = p[i, 0] * ax + p[i, 1] * ay + p[i, 2] * aw
-        if det == 0.0:
-            continue
-        bx, by, bw = _edge(p, k, i)
-        cx, cy, cw = _edge(p, i, j)
         if det < 0.0:
-            det = -det
-            ax, ay, aw = -ax, -ay, -aw
-            bx, by, bw = -bx, -by, -bw
-            cx, cy, cw = -cx, -cy, -cw
-        least_a, least_b, least_c = _least_inside(ax, ay), _least_inside(bx, by), _least_inside(cx, cy)
-        for y in range(y0, y1 + 1):
-            row_a, row_b, row_c = ay * y + aw, by * y + bw, cy * y + cw
-            for x in range(x0, x1 + 1):
-                a, b, c = ax * x + row_a, bx * x + row_b, cx * x + row_c
-                if a < least_a or b < least_b or c < least_c:
-                    continue
-                z = det / (a + b + c)
-                if near <= z < depth[y - first_row, x]:
-                    depth[y - first_row, x] = z
-                    triangle[y - first_row, x] = f
+            _draw(p, faces, f, box, near, first_row, depth, triangle)
+        elif det > 0.0:
+            from_behind[num_from_behind] = f
+            num_from_behind += 1
+    for f in from_behind[:num_from_behind]:
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        box = _pixel_box(p, i, j, k, near, first_row, rows, width)
+        nearest = max(min(p[i, 2], p[j, 2], p[k, 2]), near) * (1.0 - 1e-9)
+        if not _is_hidden(depth, box, first_row, nearest):
+            _draw(p, faces, f, box, near, first_row, depth, triangle)
