@@ -326,12 +326,14 @@ def test_the_nearest_mesh_of_a_scene_wins_at_every_pixel(backend):
         assert torch.equal(scene.layers[name][0][seen], picked[seen])
 
 
-def test_the_first_of_two_surfaces_at_one_depth_is_seen_by_both_backends():
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("turned", [0, 1, None])
+def test_the_first_of_two_surfaces_at_one_depth_is_seen_from_either_side(backend, turned):
     meshes = [pixel_rectangle(1, 1, 9, 9), pixel_rectangle(1, 1, 9, 9)]
-    poses = AT_ORIGIN.repeat(2, 1, 1)
-    for backend in BACKENDS:
-        scene = render_scene(meshes, poses, UNIT_K, (10, 10), backend=backend)
-        assert scene.instance[0, 1:9, 1:9].unique().tolist() == [0]
+    if turned is not None:
+        meshes[turned] = TriangleMesh(meshes[turned].vertices, meshes[turned].faces.flip(1))
+    scene = render_scene(meshes, AT_ORIGIN.repeat(2, 1, 1), UNIT_K, (10, 10), backend=backend)
+    assert scene.instance[0, 1:9, 1:9].unique().tolist() == [0]
 
 
 def test_a_mesh_with_unused_vertices_behind_the_camera_is_drawn_whole():
