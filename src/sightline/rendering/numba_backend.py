@@ -39,7 +39,7 @@ def render(job: RenderJob) -> dict[str, Tensor]:
     arrays = {name: tensor.numpy() for name, tensor in layers.items()}
     threads = torch.get_num_threads()  # one in the workers of a DataLoader, and what the user set elsewhere
     bands = list(_bands(job, threads))
-    if threads == 1 or len(bands) == 1:
+    if threads == 1 or len(bands) <= 1:
         for band in bands:
             _render_band(job, band, arrays)
         return layers
