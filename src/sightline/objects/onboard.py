@@ -12,6 +12,7 @@ from sightline.geometry.symmetry import SymmetryGroup
 from sightline.geometry.viewpoints import view_poses
 from sightline.objects.card import ObjectCard, Provenance, Template
 from sightline.objects.lighting import template_lights
+from sightline.objects.symmetry_search import find_symmetries
 from sightline.records import TriangleMesh
 from sightline.rendering import fit_camera, render_views
 
@@ -47,8 +48,6 @@ def onboard_mesh(
         ValueError: a mesh without extent, or a number of views that is not offered.
     """
     if symmetries is None:
-        from sightline.objects.symmetry_search import find_symmetries
-
         symmetries = find_symmetries(mesh).group
     return ObjectCard(
         name=name,
