@@ -13,9 +13,8 @@ from sightline.formats.result_records import ImageResult
 from sightline.formats.results import write_results
 from sightline.objects.card_files import load_card
 from sightline.pipeline.estimate import FoundObject
-from sightline.pipeline.focal import choose_camera
 from sightline.pipeline.pictures import quadrilateral, silhouette
-from sightline.pipeline.run import make_estimator
+from sightline.pipeline.run import prepare
 from sightline.pipeline.sources import open_source
 from sightline.records import Detections
 from sightline.vis.overlays import draw_detections, draw_quadrilateral
@@ -54,11 +53,15 @@ def run_detection(
     console = console or Console()
     source = open_source(source_path)
     cards = [load_card(folder) for folder in card_folders]
-    with console.status("reading the cards' features"):
-        estimator = make_estimator(cards, max_instances=max_instances, min_score=min_score)
-    with console.status("finding out about the camera"):
-        chosen = choose_camera(source, estimator, camera_file=camera_file, focal=focal)
-    console.print(f"camera: {chosen.reason}", highlight=False, soft_wrap=True)
+    estimator, chosen = prepare(
+        source,
+        cards,
+        camera_file=camera_file,
+        focal=focal,
+        max_instances=max_instances,
+        min_score=min_score,
+        console=console,
+    )
     output.mkdir(parents=True, exist_ok=True)
     results = []
     for frame in progress_bar(source, "pictures", total=len(source), console=console, transient=True):

@@ -87,11 +87,15 @@ def run_poses(
     console = console or Console()
     source = open_source(source_path)
     cards = [load_card(folder) for folder in card_folders]
-    with console.status("reading the cards' features"):
-        estimator = make_estimator(cards, max_instances=max_instances, min_score=min_score)
-    with console.status("finding out about the camera"):
-        chosen = choose_camera(source, estimator, camera_file=camera_file, focal=focal)
-    console.print(f"camera: {chosen.reason}", highlight=False, soft_wrap=True)
+    estimator, chosen = prepare(
+        source,
+        cards,
+        camera_file=camera_file,
+        focal=focal,
+        max_instances=max_instances,
+        min_score=min_score,
+        console=console,
+    )
     output.mkdir(parents=True, exist_ok=True)
     log = PoseLog(chosen)
     with ExitStack() as stack:
@@ -127,6 +131,41 @@ def run_poses(
     if grow:
         _save_grown(estimator.cards, cards, output / "cards", console)
     return summary
+
+
+def prepare(
+    source: Source,
+    cards: list[ObjectCard],
+    *,
+    camera_file: Path | None,
+    focal: float | str | None,
+    max_instances: int,
+    min_score: float,
+    console: Console,
+) -> tuple[PoseEstimator, ChosenCamera]:
+    """Get ready to look at a source: read the cards' features, find out about the camera and say it.
+
+    Args:
+        source: the pictures.
+        cards: the objects.
+        camera_file: JSON file with the camera.
+        focal: focal length in pixels, or ``auto``.
+        max_instances: of one object in one picture.
+        min_score: lowest verification score of a valid pose.
+        console: where progress goes.
+
+    Returns:
+        The estimator, and the camera of all pictures.
+
+    Raises:
+        ValueError: the camera is not known or cannot be right.
+    """
+    with console.status("reading the cards' features"):
+        estimator = make_estimator(cards, max_instances=max_instances, min_score=min_score)
+    with console.status("finding out about the camera"):
+        chosen = choose_camera(source, estimator, camera_file=camera_file, focal=focal)
+    console.print(f"camera: {chosen.reason}", highlight=False, soft_wrap=True)
+    return estimator, chosen
 
 
 def make_estimator(
