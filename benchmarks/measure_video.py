@@ -41,9 +41,8 @@ def main() -> None:
     focal = images[0].camera.K[0, 0] if images[0].camera is not None else float("nan")
     times = [image.time for image in images if image.time is not None]
     print(f"{valid} of {len(images)} frames have a valid pose; focal length {focal:.0f} px")
-    print(
-        f"corner error on {len(errors)} frames: median {np.median(errors):.2f} px, largest {max(errors):.2f} px"
-    )
+    middle, worst = np.median(errors), max(errors)
+    print(f"corner error on {len(errors)} frames: median {middle:.2f} px, largest {worst:.2f} px")
     print(f"median time of a frame {np.median(times):.2f} s")
 
 
