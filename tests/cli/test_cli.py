@@ -175,6 +175,15 @@ def test_mesh_without_faces(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert "points.obj" in line
 
 
+def test_bare_words_are_the_first_parameters(tmp_path: Path, capsys: pytest.CaptureFixture):
+    arguments = ["synth", str(tmp_path / "bop"), "2", "3", "--split", "test", "--texture", "low"]
+    assert main(arguments) == 0
+    target = tmp_path / "scenes.json"
+    assert main(["convert", str(tmp_path / "bop"), "bop", str(target), "json"]) == 0
+    assert "2 frames, 6 objects" in capsys.readouterr().out
+    assert len(json.loads(target.read_text())["predictions"]) == 2
+
+
 def test_nothing_to_onboard(tmp_path: Path, capsys: pytest.CaptureFixture):
     line = _fails(capsys, "onboard", "--output", tmp_path / "card")
     assert "--mesh" in line

@@ -17,8 +17,8 @@ _AS_IT_IS = {"--print_config"}
 def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
     """Rewrite what follows a verb.
 
-    The first bare word is the verb's first parameter; hyphens in options become underscores; an option that
-    takes several values takes them after one another or by being repeated.
+    Bare words before the first option are the verb's first parameters, in order; hyphens in options become
+    underscores; an option that takes several values takes them after one another or by being repeated.
 
     Args:
         verb: the function that implements the verb.
@@ -37,6 +37,7 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
     result: list[str] = []
     lists: dict[str, list[str]] = {}
     open_list: str | None = None
+    order = list(parameters)
     for place, token in enumerate(tokens):
         if token.startswith("--"):
             name, equals, value = token.partition("=")
@@ -48,8 +49,8 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
                 lists.setdefault(name, []).append(value)
         elif open_list is not None:
             lists.setdefault(open_list, []).append(token)
-        elif place == 0 and parameters:
-            result.append(f"--{next(iter(parameters))}={token}")
+        elif place == len(result) and place < len(order):
+            result.append(f"--{order[place]}={token}")
         else:
             result.append(token)
     for name, values in lists.items():
