@@ -38,6 +38,7 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
     lists: dict[str, list[str]] = {}
     open_list: str | None = None
     order = list(parameters)
+    leading = next((i for i, token in enumerate(tokens) if token.startswith("-")), len(tokens))
     for place, token in enumerate(tokens):
         if token.startswith("--"):
             name, equals, value = token.partition("=")
@@ -49,7 +50,7 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
                 lists.setdefault(name, []).append(value)
         elif open_list is not None:
             lists.setdefault(open_list, []).append(token)
-        elif place == len(result) and place < len(order):
+        elif place < min(leading, len(order)):
             result.append(f"--{order[place]}={token}")
         else:
             result.append(token)
