@@ -56,6 +56,17 @@ def test_unseen_faces_stay_plain():
     assert float(shades.std()) < 0.5 * float(seen.color[0][seen.mask[0]].float().std())
 
 
+def test_what_the_object_itself_hides_is_not_baked():
+    """A half-size copy stands wholly behind the box: it gets nothing of the box's picture."""
+    box, pose = printed_box(), box_pose()
+    towards = pose[:3, :3].T @ pose[:3, 3] / pose[:3, 3].norm()
+    behind = box.vertices / 2 + 0.15 * towards
+    both = TriangleMesh(torch.cat([box.vertices, behind]), torch.cat([box.faces, box.faces + 8]))
+    _, alone = bake_photos(_plain_box(), [_photo(pose)])
+    _, share = bake_photos(both, [_photo(pose)])
+    assert abs(share * 1.25 - alone) < 0.02
+
+
 def test_masked_part_of_a_photo_is_not_baked():
     photo = _photo(box_pose())
     nothing = PosedPhoto(

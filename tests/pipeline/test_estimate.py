@@ -63,6 +63,17 @@ def test_failure_is_never_the_identity(estimator: PoseEstimator):
     assert bool(found.pose.R.isnan().all())
 
 
+def test_a_solved_pose_that_is_not_borne_out_is_no_pose():
+    strict = make_estimator([_card(0, "box")], min_score=0.999)
+    (found,) = strict.find(_noisy(picture_of(printed_box(), box_pose())), CAMERA)
+    assert not found.pose.valid
+    assert "does not bear the pose out" in found.pose.reason
+    assert found.pose.num_inliers > 20
+    assert found.pose.score > 0.7
+    assert bool(found.pose.R.isnan().all())
+    assert bool(found.box.isnan().all())
+
+
 def test_two_instances():
     left, right = box_pose(distance=0.6), box_pose(tilt=0.8, distance=0.6)
     left[0, 3], right[0, 3] = -0.08, 0.08

@@ -121,9 +121,7 @@ def _window(mesh: TriangleMesh, cam_from_obj: Float[Tensor, "4 4"], camera: Came
         return None
     K = camera.K.clone()
     K[:2, 2] -= low - margin
-    # scaling about the pixel grid's corner, which lies half a pixel outside the first centre
     K[:2] *= scale
-    K[:2, 2] += (scale - 1) / 2
     return Camera(K, width, height)
 
 

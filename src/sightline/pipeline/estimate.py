@@ -264,7 +264,11 @@ class PoseEstimator:
             doubt = f"{pose.num_inliers} inliers, at least {self.min_inliers} are asked for"
         elif score < self.min_score:
             doubt = f"the picture does not bear the pose out: score {score:.2f} below {self.min_score:.2f}"
-        pose = replace(pose, score=score, valid=not doubt, reason=doubt or reason)
+        if doubt:
+            nothing = PoseEstimate.failure(doubt, name=card.name)
+            pose = replace(nothing, score=score, inliers=pose.inliers, residual_px=pose.residual_px)
+        else:
+            pose = replace(pose, score=score, reason=reason)
         box = projected_box(card, pose.cam_from_obj, picture.camera)
         return FoundObject(card, pose, box, matches, check, seconds)
 
