@@ -64,8 +64,8 @@ def run_exam(
         ValueError: an unknown task or split.
     """
     pictures = exam_pictures(task, split, limit)
-    wanted = {name for picture in pictures for name in picture.wanted} if limit else None
-    objects = [thing for thing in exam_objects(task, split) if wanted is None or thing.name in wanted]
+    wanted = {name for index in range(len(pictures)) for name in pictures.wanted(index)}
+    objects = [thing for thing in exam_objects(task, split) if thing.name in wanted]
     started = time.perf_counter()
     estimators = {
         thing.name: make_estimator(
