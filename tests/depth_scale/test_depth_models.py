@@ -10,113 +10,20 @@ import torch
 from sightline.depth_scale.depth_models import CANONICAL_FOCAL_PX, estimate_depth, load_depth_model
 from sightline.depth_scale.depth_network import DepthModel
 from sightline.formats.images import write_image
-
-NARROW = {"neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
-STAGES = {"out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
-LAYERS = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-STEPS = {
-    "do_resize": True,
-    "do_rescale": True,
-    "do_normalize": True,
-    "rescale_factor": 1 / 255,
-    "resample": 3,
-}
-
-
-def save(folder: Path, network, **processor) -> Path:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    with torch.no_grad():  # random weights of the usual size give a map that is all but constant
-        for weight in network.parameters():
-            weight.copy_(torch.randn(weight.shape) * 0.2)
-    network.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({**STEPS, **processor}))
-    return folder
+from tests.depth_scale.tiny_networks import save_depth_anything, save_dpt, save_glpn, save_zoe
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    from transformers import (
-        BeitConfig,
-        DepthAnythingConfig,
-        DepthAnythingForDepthEstimation,
-        Dinov2Config,
-        DPTConfig,
-        DPTForDepthEstimation,
-        ZoeDepthConfig,
-        ZoeDepthForDepthEstimation,
-    )
-
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-
-    def anything(name, **kind):
-        backbone = Dinov2Config(image_size=56, patch_size=14, **LAYERS, **STAGES)
-        sizes = {"reassemble_hidden_size": 16, "head_hidden_size": 4, **NARROW}
-        network = DepthAnythingForDepthEstimation(
-            DepthAnythingConfig(backbone_config=backbone, **sizes, **kind)
-        )
-        resize = {
-            "size": {"height": 56, "width": 56},
-            "keep_aspect_ratio": True,
-            "ensure_multiple_of": 14,
-        }
-        return save(root / name, network, image_processor_type="DPTImageProcessor", **resize, **IMAGENET)
-
-    dpt = DPTConfig(
-        image_size=32,
-        patch_size=8,
-        intermediate_size=32,
-        backbone_out_indices=[0, 1, 2, 3],
-        **LAYERS,
-        **NARROW,
-    )
-    backbone = BeitConfig(
-        image_size=64,
-        patch_size=16,
-        intermediate_size=32,
-        use_relative_position_bias=True,
-        **LAYERS,
-        **STAGES,
-    )
-    zoe = ZoeDepthConfig(
-        backbone_config=backbone,
-        bottleneck_features=8,
-        num_relative_features=4,
-        num_attractors=[2, 2, 2, 1],
-        bin_embedding_dim=8,
-        bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}],
-        **NARROW,
-    )
-    square = {"size": {"height": 32, "width": 32}, "keep_aspect_ratio": False, "ensure_multiple_of": 1}
-    padded = {
-        "do_pad": True,
-        "size": {"height": 64, "width": 96},
-        "keep_aspect_ratio": True,
-        "ensure_multiple_of": 32,
-        "resample": 2,
-    }
-    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    metric = {"depth_estimation_type": "metric"}
     return {
-        "relative": anything("relative"),
-        "indoor": anything("indoor", depth_estimation_type="metric", max_depth=20),
-        "other": anything("other", depth_estimation_type="metric", max_depth=33),
-        "dpt": save(
-            root / "dpt",
-            DPTForDepthEstimation(dpt),
-            image_processor_type="DPTImageProcessor",
-            **square,
-            **half,
-        ),
-        "zoe": save(
-            root / "zoe",
-            ZoeDepthForDepthEstimation(zoe),
-            image_processor_type="ZoeDepthImageProcessor",
-            **padded,
-            **half,
-        ),
+        "relative": save_depth_anything(root / "relative"),
+        "indoor": save_depth_anything(root / "indoor", max_depth=20, **metric),
+        "other": save_depth_anything(root / "other", max_depth=33, **metric),
+        "dpt": save_dpt(root / "dpt"),
+        "zoe": save_zoe(root / "zoe"),
     }
 
 
@@ -245,17 +152,8 @@ def test_kind_can_be_stated(folders, photo):
     assert estimate.depth_mode == "depth"
 
 
-def test_unknown_architecture_asks_for_its_kind(tmp_path, folders):
-    from transformers import GLPNConfig, GLPNForDepthEstimation
-
-    config = GLPNConfig(
-        hidden_sizes=[8, 8, 8, 8],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 1, 1, 1],
-        decoder_hidden_size=8,
-    )
-    resize = {"size": {"height": 64, "width": 64}, "image_processor_type": "DPTImageProcessor"}
-    folder = save(tmp_path / "glpn", GLPNForDepthEstimation(config), **resize, **IMAGENET)
+def test_unknown_architecture_asks_for_its_kind(tmp_path):
+    folder = save_glpn(tmp_path / "glpn")
     with pytest.raises(ValueError, match=r"'glpn' gives metres is not known; give kind="):
         load_depth_model(folder)
     assert load_depth_model(folder, kind="metric_depth").is_metric

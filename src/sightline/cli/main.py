@@ -11,6 +11,7 @@ from sightline.cli.demo import demo
 from sightline.cli.evaluate import evaluate
 from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
+from sightline.cli.scale import scale_calibrate, scale_check
 from sightline.cli.synth import synth
 
 VERBS: dict[str, Any] = {
@@ -22,6 +23,8 @@ VERBS: dict[str, Any] = {
     "synth": synth,
     "evaluate": evaluate,
     "convert": convert,
+    "scale-calibrate": scale_calibrate,
+    "scale-check": scale_check,
 }
 """Every verb by its name on the command line."""
 
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows ``sightline`` on the command line; that of this process when not given.
 
     Returns:
-        0, or 2 when the input is bad: one line on the standard error says what, where and what was expected.
+        0; 1 when a verb that checks something finds a fault; 2 when the input is bad: one line on the
+        standard error says what, where and what was expected.
     """
     from jsonargparse import auto_cli
 
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb:
         given = [verb, *normalise(VERBS[verb], given[1:])]
     try:
-        auto_cli(VERBS, args=given, as_positional=False, prog="sightline", parser_class=HyphenParser)
+        status = auto_cli(VERBS, args=given, as_positional=False, prog="sightline", parser_class=HyphenParser)
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
         print(f"sightline {verb}: {message}", file=sys.stderr)
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sightline {verb}: stopped", file=sys.stderr)
         return 130
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ file                 idea
 ``matches``          template beside picture, matched points joined and coloured by their residual
 ``depth_pictures``   depth and differences of depth in colours
 ``contact_sheet``    many pictures in one, with captions
-``plots``            precision and recall, reliability, errors, timeline of a track
+``plots``            precision and recall, reliability, errors, sizes, timeline of a track
 ``words``            a pose in plain words, in millimetres and degrees
 ``tables``           one set of cells as plain text, Markdown, HTML or for a rich terminal
 ``report``           one HTML file that explains each pose (``report_style`` is its look)
@@ -37,7 +37,13 @@ from sightline.vis.overlays import (
     draw_quadrilateral,
 )
 from sightline.vis.palette import PALETTE, object_colors, palette_color
-from sightline.vis.plots import plot_errors, plot_precision_recall, plot_reliability, plot_timeline
+from sightline.vis.plots import (
+    plot_errors,
+    plot_precision_recall,
+    plot_reliability,
+    plot_sizes,
+    plot_timeline,
+)
 from sightline.vis.pose_overlays import draw_pose, draw_poses
 from sightline.vis.report import ReportItem, explain_pose, render_report
 from sightline.vis.tables import PoseRow, Table, pose_table, timing_table
@@ -72,6 +78,7 @@ __all__ = [
     "plot_errors",
     "plot_precision_recall",
     "plot_reliability",
+    "plot_sizes",
     "plot_timeline",
     "pose_table",
     "render_report",

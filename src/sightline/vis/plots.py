@@ -175,6 +175,63 @@ def plot_errors(
     return _draw_figure(draw, title, size_px)
 
 
+def plot_sizes(
+    expected: np.ndarray | Tensor,
+    measured: np.ndarray | Tensor,
+    *,
+    tolerance: float | None = None,
+    unit: str = "px",
+    title: str = "Sizes",
+    size_px: tuple[int, int] = (640, 520),
+) -> Picture:
+    """Plot measured over expected sizes, on logarithmic axes: the same factor is the same distance anywhere.
+
+    Args:
+        expected: ``(n,)`` positive.
+        measured: ``(n,)`` positive.
+        tolerance: a share; sizes beyond ``1 + tolerance`` or its inverse are marked and counted.
+        unit: of both, for the axes.
+        title: above the plot.
+        size_px: ``(width, height)`` of the picture.
+
+    Returns:
+        The plot, with the line on which both are equal.
+
+    Raises:
+        ValueError: no sizes, unequal lengths, or a size that is not positive and finite.
+
+    Example:
+        >>> plot_sizes(np.array([20.0, 80.0]), np.array([21.0, 120.0]), tolerance=0.1).shape
+        (520, 640, 3)
+    """
+    x, y = _vector(expected, "expected"), _vector(measured, "measured")
+    both = np.concatenate([x, y])
+    if len(x) == 0 or len(x) != len(y) or not ((both > 0) & np.isfinite(both)).all():
+        raise ValueError("sizes: expected as many positive measured as expected sizes, at least one")
+    ends = np.array([both.min() / 1.15, both.max() * 1.15])
+    outside = np.abs(np.log(y / x)) > np.log1p(np.inf if tolerance is None else tolerance)
+
+    def draw(axes: Axes) -> None:
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        axes.set(xlabel=f"expected size ({unit})", ylabel=f"measured size ({unit})")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("{x:g}" if ends[1] / ends[0] < 5 else "")
+        axes.plot(ends, ends, color=_INK, linewidth=1.2, linestyle="--", label="equal")
+        if tolerance is not None:
+            low, high = ends / (1 + tolerance), ends * (1 + tolerance)
+            axes.fill_between(ends, low, high, color=_curve_color(2), alpha=0.2, linewidth=0)
+        axes.plot(x[~outside], y[~outside], "o", color=_curve_color(0), markersize=5, label="fits")
+        if outside.any():
+            label = f"{int(outside.sum())} beyond {100 * (tolerance or 0):.3g} %"
+            axes.plot(x[outside], y[outside], "X", color=_curve_color(1), markersize=8, label=label)
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
+        )  # beside, points may be anywhere
+
+    return _draw_figure(draw, title, size_px)
+
+
 def plot_timeline(
     scores: np.ndarray | Tensor,
     found: np.ndarray | Tensor,
