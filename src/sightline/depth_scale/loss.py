@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sightline.depth_scale.batches import as_samples
 from sightline.depth_scale.measures import ScaleMeasure
-from sightline.depth_scale.observation import Observation, count_small, expected_size, observe
+from sightline.depth_scale.observation import Observation, has_small_mask, expected_size, observe
 from sightline.depth_scale.options import REASONS, BorderPolicy, DepthMode, DepthOf, Invalid, ScaleOptions
 from sightline.depth_scale.statistics import DepthStat
 
@@ -51,22 +51,22 @@ def depth_aware_scale_loss(
     depth_map: Shaped[Tensor, "..."],
     f_px: Shaped[Tensor, "..."] | float | int,
     k_obj: Shaped[Tensor, "..."] | float | int,
-    depth_mode: DepthMode = "inv_depth",
-    depth_stat: DepthStat = "median",
-    scale_measure: ScaleMeasure = "sqrt_area",
+    depth_mode: DepthMode | str = "inv_depth",
+    depth_stat: DepthStat | str = "median",
+    scale_measure: ScaleMeasure | str = "sqrt_area",
     detach_depth: bool = True,
     *,
     detach_stat: bool = True,
     quantile: float = 0.5,
     midpoint: bool = False,
     trim: float = 0.1,
-    depth_of: DepthOf = "target",
+    depth_of: DepthOf | str = "target",
     depth_mask01: Shaped[Tensor, "..."] | None = None,
     contact_band: float | None = None,
     image_width_px: Shaped[Tensor, "..."] | float | int | None = None,
     image_height_px: Shaped[Tensor, "..."] | float | int | None = None,
     object_id: Shaped[Tensor, "..."] | None = None,
-    border_policy: BorderPolicy = "keep",
+    border_policy: BorderPolicy | str = "keep",
     zero_is_missing: bool | None = None,
     sample_weight: Shaped[Tensor, "..."] | None = None,
     huber_delta: float | None = 3.0,
@@ -168,7 +168,7 @@ def relative_scale_loss(
     pred_depth: Shaped[Tensor, "..."],
     target_mask01: Shaped[Tensor, "..."],
     target_depth: Shaped[Tensor, "..."],
-    depth_mode: DepthMode = "inv_depth",
+    depth_mode: DepthMode | str = "inv_depth",
     *,
     huber_delta: float | None = 3.0,
     eps: float = 1e-6,
@@ -229,11 +229,11 @@ def warn_of_small_masks(mask01: Shaped[Tensor, "..."]) -> None:
     """
     if mask01.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    num_small = int(count_small(mask01, SMALL_MASK_CELLS))
-    if num_small:
+    if bool(has_small_mask(mask01, SMALL_MASK_CELLS)):
+        # The same words each time, so that Python shows them once and not at every step.
         warnings.warn(
-            f"{num_small} of the masks cover fewer than {SMALL_MASK_CELLS:g} cells: their sqrt_area is "
-            "noisy. Use a finer resolution, or scale_measure='bbox_height'.",
+            f"some masks cover fewer than {SMALL_MASK_CELLS:g} cells: their sqrt_area is noisy. Use a finer "
+            "resolution, or scale_measure='bbox_height'.",
             stacklevel=3,
         )
 

@@ -24,7 +24,7 @@ _ONE_CELL = 1.0
 
 
 def measure_scale(
-    mask01: Shaped[Tensor, "..."], measure: ScaleMeasure = "sqrt_area", *, cell: CellSize = (1.0, 1.0)
+    mask01: Shaped[Tensor, "..."], measure: ScaleMeasure | str = "sqrt_area", *, cell: CellSize = (1.0, 1.0)
 ) -> Float[Tensor, "b 1 1 1"]:
     r"""The size of each soft mask as one length.
 
@@ -138,7 +138,8 @@ def _diagonal(mask: Tensor, cell: CellSize) -> Tensor:
 
 def _moment(profile: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
     place = torch.arange(profile.shape[-1], dtype=profile.dtype, device=profile.device)
-    weight = profile / profile.sum(-1, keepdim=True).clamp_min(torch.finfo(profile.dtype).tiny)
+    total = profile.sum(-1, keepdim=True)
+    weight = profile / torch.where(total > 0, total, 1.0)
     mean = (weight * place).sum(-1, keepdim=True)
     # A lone cell has no variance but is one cell high: the 1 makes the discrete rectangle exact.
     return (12 * (weight * (place - mean).square()).sum(-1) + 1).sqrt()

@@ -28,7 +28,7 @@ class AffineFit(NamedTuple):
 
 def normalise_relative_depth(
     depth_map: Shaped[Tensor, "..."],
-    method: DepthNormalisation = "rescale",
+    method: DepthNormalisation | str = "rescale",
     *,
     object_mask01: Shaped[Tensor, "..."] | None = None,
     reference: Shaped[Tensor, "..."] | None = None,

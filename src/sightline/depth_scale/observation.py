@@ -144,7 +144,7 @@ def expected_size(
     k_obj: Float[Tensor, "..."] | float,
     f_px: Float[Tensor, "..."] | float,
     depth: Float[Tensor, "..."],
-    depth_mode: DepthMode,
+    depth_mode: DepthMode | str,
     *,
     eps: float = 0.0,
 ) -> Float[Tensor, "..."]:
@@ -168,16 +168,16 @@ def expected_size(
     return focal * depth if depth_mode == "inv_depth" else focal / (depth + eps)
 
 
-def count_small(mask01: Shaped[Tensor, "..."], num_cells: float) -> Int[Tensor, ""]:
-    """How many masks are not empty and yet smaller than some cells.
+def has_small_mask(mask01: Shaped[Tensor, "..."], num_cells: float) -> Bool[Tensor, ""]:
+    """Whether any mask is not empty and yet smaller than some cells.
 
     Args:
         mask01: soft masks.
         num_cells: the area that suffices.
 
     Example:
-        >>> count_small(torch.eye(3), 4.0).item()
-        1
+        >>> bool(has_small_mask(torch.eye(3), 4.0))
+        True
     """
     area = as_maps(mask01, "mask01").detach().sum((1, 2, 3))
-    return ((area > 0) & (area < num_cells)).sum()
+    return ((area > 0) & (area < num_cells)).any()

@@ -74,15 +74,15 @@ class ScaleOptions:
         ValueError: an unknown mode, statistic, measure or policy.
     """
 
-    depth_mode: DepthMode = "inv_depth"
-    depth_stat: DepthStat = "median"
-    scale_measure: ScaleMeasure = "sqrt_area"
+    depth_mode: DepthMode | str = "inv_depth"
+    depth_stat: DepthStat | str = "median"
+    scale_measure: ScaleMeasure | str = "sqrt_area"
     quantile: float = 0.5
     midpoint: bool = False
     trim: float = 0.1
-    depth_of: DepthOf = "target"
+    depth_of: DepthOf | str = "target"
     contact_band: float | None = None
-    border_policy: BorderPolicy = "keep"
+    border_policy: BorderPolicy | str = "keep"
     zero_is_missing: bool | None = None
     detach_depth: bool = True
     detach_stat: bool = True

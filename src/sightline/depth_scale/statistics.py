@@ -15,7 +15,7 @@ DepthStat = Literal["median", "mean", "trimmed_mean", "threshold_median"]
 def depth_statistic(
     depth: Float[Tensor, "b 1 h w"],
     weights: Float[Tensor, "b 1 h w"],
-    stat: DepthStat = "median",
+    stat: DepthStat | str = "median",
     *,
     quantile: float = 0.5,
     midpoint: bool = False,
