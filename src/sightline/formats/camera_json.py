@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from sightline.geometry.cameras import Camera
+
+
+@dataclass(frozen=True, eq=False)
+class CameraNumbers:
+    """What a camera file says, true or not.
+
+    Args:
+        K: ``(3, 3)`` float64, as it stands there, pixels.
+        image_size: ``(width, height)`` that the file states.
+        distortion: ``(5,)`` k1 k2 p1 p2 k3.
+        depth_scale_mm: millimetres in one step of the depth pictures, as BOP states it.
+    """
+
+    K: Float[Tensor, "3 3"]
+    image_size: tuple[int, int] | None = None
+    distortion: Float[Tensor, "..."] | None = None
+    depth_scale_mm: float | None = None
 
 
 def read_camera(path: str | Path, image_size: tuple[int, int]) -> Camera:
@@ -31,6 +51,40 @@ def read_camera(path: str | Path, image_size: tuple[int, int]) -> Camera:
         >>> read_camera(file, (640, 480)).K[0, 2].item()
         319.5
     """
+    numbers = read_camera_numbers(path)
+    size = numbers.image_size or image_size
+    if size != tuple(image_size):
+        raise ValueError(
+            f"{path}: the camera is for {size[0]}x{size[1]} pixels, the picture has "
+            f"{image_size[0]}x{image_size[1]}"
+        )
+    try:
+        return Camera(numbers.K, *size, numbers.distortion)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_camera_numbers(path: str | Path, index: int | None = None) -> CameraNumbers:
+    """Read a camera without judging it: a transposed K comes as it stands in the file.
+
+    Args:
+        path: the JSON file; also a BOP ``scene_camera.json``.
+        index: which image of a ``scene_camera.json``; not needed where there is one.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, no intrinsics in it, or several cameras and no index.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "scene_camera.json"
+        >>> _ = file.write_text('{"3": {"cam_K": [600, 0, 320, 0, 600, 240, 0, 0, 1], "depth_scale": 0.1}}')
+        >>> read_camera_numbers(file).depth_scale_mm
+        0.1
+    """
     source = Path(path)
     try:
         entry = json.loads(source.read_text(encoding="utf-8"))
@@ -38,22 +92,28 @@ def read_camera(path: str | Path, image_size: tuple[int, int]) -> Camera:
         raise ValueError(f"{source}: expected JSON, {error}") from error
     if not isinstance(entry, dict):
         raise ValueError(f"{source}: expected one camera, as an object of keys")
-    size = (int(entry.get("width", image_size[0])), int(entry.get("height", image_size[1])))
-    if size != tuple(image_size):
-        raise ValueError(
-            f"{source}: the camera is for {size[0]}x{size[1]} pixels, the picture has "
-            f"{image_size[0]}x{image_size[1]}"
-        )
+    if entry and all(key.isdigit() and isinstance(value, dict) for key, value in entry.items()):
+        entry = _choose(source, entry, index)
+    distortion, scale = entry.get("distortion"), entry.get("depth_scale")
+    stated = "width" in entry and "height" in entry
     try:
-        distortion = entry.get("distortion")
-        return Camera(
+        return CameraNumbers(
             _intrinsics(source, entry),
-            *size,
+            (int(entry["width"]), int(entry["height"])) if stated else None,
             None if distortion is None else torch.tensor(distortion, dtype=torch.float64),
+            None if scale is None else float(scale),
         )
     except (ValueError, TypeError) as error:
         text = str(error)
         raise ValueError(text if text.startswith(str(source)) else f"{source}: {text}") from error
+
+
+def _choose(source: Path, entries: dict, index: int | None) -> dict:
+    if index is None and len(entries) == 1:
+        return next(iter(entries.values()))
+    if index is None or str(index) not in entries:
+        raise ValueError(f"{source}: expected the number of one of {len(entries)} images, got {index}")
+    return entries[str(index)]
 
 
 def _intrinsics(source: Path, entry: dict) -> torch.Tensor:

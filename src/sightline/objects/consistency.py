@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sightline.geometry.boxes import boxes_from_masks, iou
 from sightline.geometry.depth import pixel_grid
-from sightline.geometry.distortion import distort_pixels
+from sightline.geometry.distortion import distort_pixels, undistort_pixels
 from sightline.geometry.intrinsics import resize_intrinsics
 from sightline.objects.inputs import Inputs
 from sightline.records import TriangleMesh
@@ -128,6 +128,18 @@ class Views:
             self._drawn[key] = drawn.depth[0].numpy()
         return self._drawn[key] * np.float32(inputs.mesh_scale)
 
+    def draw_whole(self, inputs: Inputs) -> Mask:
+        """The silhouette at the picture's own size, as the lens bends it."""
+        assert inputs.K is not None and inputs.cam_from_obj is not None
+        pose = inputs.cam_from_obj.clone()
+        pose[:3, 3] /= inputs.mesh_scale
+        drawn = render_views(self._mesh, pose[None], inputs.K, self.image_size, outputs=("mask",))
+        mask = drawn.mask[0].numpy()
+        if inputs.distortion is None:
+            return mask
+        ideal = undistort_pixels(pixel_grid(*self.image_size), inputs.K, inputs.distortion).xy
+        return _take(mask, ideal.nan_to_num(-9.0).round().long().numpy())
+
     def compare(self, inputs: Inputs) -> Agreement:
         """How a hypothesis and what was observed agree.
 
@@ -171,10 +183,7 @@ class Views:
             )
             return values[down[:, None], across[None, :]]
         ideal = (pixel_grid(*self.size) + 0.5) * torch.tensor([width, height]) / torch.tensor(self.size) - 0.5
-        seen = distort_pixels(ideal, inputs.K, inputs.distortion).round().long().numpy()
-        inside = ((seen >= 0) & (seen < (width, height))).all(-1)
-        x, y = (np.clip(seen[..., i], 0, side - 1) for i, side in enumerate((width, height)))
-        return np.where(inside, values[y, x], values.dtype.type(0))
+        return _take(values, distort_pixels(ideal, inputs.K, inputs.distortion).round().long().numpy())
 
 
 class _Scene:
@@ -266,6 +275,14 @@ def _compare_depth(scene: _Scene, size_m: float) -> Agreement:
         depth_error=float(np.median(np.abs(measured - drawn))),
         depth_ratio=float(np.median(measured / drawn)),
     )
+
+
+def _take(picture: NDArray, px: NDArray[np.int64]) -> NDArray:
+    """The values at pixels; 0 for those outside the picture."""
+    size = picture.shape[::-1]
+    inside = ((px >= 0) & (px < size)).all(-1)
+    x, y = (np.clip(px[..., i], 0, side - 1) for i, side in enumerate(size))
+    return np.where(inside, picture[y, x], picture.dtype.type(0))
 
 
 def _object_px(inputs: Inputs) -> float:

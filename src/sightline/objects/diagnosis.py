@@ -10,10 +10,11 @@ import numpy as np
 
 from sightline.objects.checks import Fault
 from sightline.objects.consistency import Agreement, Views
+from sightline.objects.findings import Findings
 from sightline.objects.input_checks import find_doubts, undo_certain
 from sightline.objects.inputs import Inputs
 from sightline.objects.repairs import Repair, find_repairs, scale_focal
-from sightline.objects.without_pose import Findings, compare_without_drawing
+from sightline.objects.without_pose import compare_without_drawing
 
 # How well each observation must agree to be let pass, and to count as repaired; what lies between is a
 # pose or a mask that is not exact.
@@ -29,35 +30,7 @@ _LEAST_FOCAL_CHANGE = 0.08
 _STARTS = 6  # repairs that a second repair is tried on top of
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
-    """What is wrong with inputs that belong together, and what was compared to say so.
-
-    Args:
-        faults: what is wrong; none for sound inputs.
-        notes: what is unusual but borne out by the rest, and what was assumed.
-        comparisons: what was compared, with the figures, so that silence says something.
-        given: the inputs as they were given.
-        repaired: the inputs with all faults undone that could be.
-
-    Example:
-        >>> diagnose_inputs(Inputs(diameter=150.0)).is_sound
-        False
-    """
-
-    faults: tuple[Fault, ...]
-    notes: tuple[str, ...]
-    comparisons: tuple[str, ...]
-    given: Inputs
-    repaired: Inputs
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing wrong was found."""
-        return not self.faults
-
-
-def diagnose_inputs(inputs: Inputs) -> Diagnosis:
+def diagnose_inputs(inputs: Inputs) -> Findings:
     """Find what is inconsistent in what is given of one object in one picture.
 
     First each input by itself; then, with mesh, pose and camera, the object is drawn and laid over mask, box
@@ -78,8 +51,7 @@ def diagnose_inputs(inputs: Inputs) -> Diagnosis:
         found = _Search(repaired).run()
     else:
         found = compare_without_drawing(repaired, find_doubts(repaired))
-    faults = (*certain, *found.faults)
-    return Diagnosis(faults, tuple(found.notes), tuple(found.comparisons), inputs, found.repaired)
+    return replace(found, faults=(*certain, *found.faults))
 
 
 def describe_agreement(agreement: Agreement) -> str:
@@ -115,7 +87,7 @@ class _Search:
 
     def run(self) -> Findings:
         agreement = self.given.agreement
-        comparisons = [describe_agreement(agreement)]
+        comparisons = (describe_agreement(agreement),)
         passes = _reaches(agreement, self.inputs.observed, PASSES)
         best: Sequence[_Trial] = ()
         if not passes or agreement.closeness < _CLOSE:
@@ -126,9 +98,9 @@ class _Search:
             return Findings(*self._sort(self.doubts), comparisons, self.whole)
         return self._without_explanation(comparisons)
 
-    def _name(self, best: Sequence[_Trial], comparisons: list[str]) -> Findings:
+    def _name(self, best: Sequence[_Trial], comparisons: tuple[str, ...]) -> Findings:
         first, *others = best
-        comparisons = [*comparisons, f"repaired: {first.agreement.describe()}"]
+        comparisons = (*comparisons, f"repaired: {first.agreement.describe()}")
         before, after = self.given.agreement, first.agreement
         faults = []
         for repair in first.repairs:
@@ -142,16 +114,16 @@ class _Search:
         repaired = self.whole
         for repair in first.repairs:
             repaired = repair.apply(repaired)
-        return Findings([*faults, *rest], notes, comparisons, repaired)
+        return Findings((*faults, *rest), notes, comparisons, repaired)
 
     @staticmethod
-    def _sort(doubts: Sequence[Fault]) -> tuple[list[Fault], list[str]]:
+    def _sort(doubts: Sequence[Fault]) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
         """Faults and notes: agreement clears a camera of doubts, but not a unit that all inputs share."""
-        faults = [doubt for doubt in doubts if doubt.what != "camera"]
-        cleared = [doubt for doubt in doubts if doubt.what == "camera"]
-        return faults, [f"{doubt}; the drawn object agrees with it all the same" for doubt in cleared]
+        faults = tuple(doubt for doubt in doubts if doubt.what != "camera")
+        cleared = (doubt for doubt in doubts if doubt.what == "camera")
+        return faults, tuple(f"{doubt}; the drawn object agrees with it all the same" for doubt in cleared)
 
-    def _without_explanation(self, comparisons: list[str]) -> Findings:
+    def _without_explanation(self, comparisons: tuple[str, ...]) -> Findings:
         odd = [name for name in self.inputs.observed if self._is_odd(name)]
         if len(odd) == 1:
             return self._odd_one_out(odd[0], comparisons)
@@ -159,26 +131,26 @@ class _Search:
         if undone is not None:
             deeper = _Search(undone).run()
             units = [doubt for doubt in self.doubts if doubt.kind.endswith("_unit")]
-            return replace(deeper, faults=units + deeper.faults, comparisons=comparisons + deeper.comparisons)
+            return replace(
+                deeper,
+                faults=(*units, *deeper.faults),
+                comparisons=(*comparisons, *deeper.comparisons),
+            )
         agreement, names = self.given.agreement, self.inputs.observed
         failing = [name for name in names if agreement.fits.get(name, 0.0) < PASSES[name]] or list(names)
         text = (
             f"mesh, pose and camera do not agree with {' and '.join(failing)}: {agreement.describe()}; "
             "no usual mistake explains it"
         )
-        return Findings(
-            [*self.doubts, Fault("pose", text, "disagreement", agreement.numbers())],
-            [],
-            comparisons,
-            self.whole,
-        )
+        fault = Fault("pose", text, "disagreement", agreement.numbers())
+        return Findings((*self.doubts, fault), (), comparisons, self.whole)
 
     def _is_odd(self, name: str) -> bool:
         """Whether everything agrees without one observation."""
         rest = self.inputs.without(name)
         return bool(rest.observed) and _reaches(self.views.compare(rest), rest.observed, RESTORED)
 
-    def _odd_one_out(self, name: str, comparisons: list[str]) -> Findings:
+    def _odd_one_out(self, name: str, comparisons: tuple[str, ...]) -> Findings:
         rest = self.inputs.without(name)
         before, without = self.given.agreement, self.views.compare(rest)
         text = (
@@ -187,7 +159,7 @@ class _Search:
         )
         fault = Fault(name, text, f"{name}_other", before.numbers())
         others, notes = self._sort([doubt for doubt in self.doubts if doubt.what != name])
-        return Findings([fault, *others], notes, comparisons, self.whole.without(name))
+        return Findings((fault, *others), notes, comparisons, self.whole.without(name))
 
     def _explanations(self, *, passes: bool) -> list[_Trial]:
         """The best explanation and its equals; none where no repair restores agreement."""

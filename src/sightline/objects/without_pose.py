@@ -14,6 +14,7 @@ from sightline.geometry.boxes import boxes_from_masks, iou
 from sightline.geometry.depth import is_measured
 from sightline.objects.checks import Fault
 from sightline.objects.consistency import length_in_words
+from sightline.objects.findings import Findings
 from sightline.objects.input_checks import find_doubts
 from sightline.objects.inputs import Inputs, is_intrinsic
 from sightline.objects.repairs import Repair, find_repairs
@@ -23,23 +24,6 @@ _INSIDE = 0.9  # share of a visible mask that lies inside the box of the whole o
 _LEAST_OF_BOX = 0.15  # share of that box which a visible mask covers
 _SEEN_OF_SIZE = (0.12, 1.25)  # seen size over diameter: end-on and half hidden, to a diagonal with noise
 _DEPTH_OF_DISTANCE = (0.25, 4.0)  # depth at the object's origin over the pose's distance
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What comparing inputs showed.
-
-    Args:
-        faults: what is wrong.
-        notes: what is unusual but borne out by the rest.
-        comparisons: what was compared, with the figures.
-        repaired: the inputs with the faults undone that could be.
-    """
-
-    faults: list[Fault]
-    notes: list[str]
-    comparisons: list[str]
-    repaired: Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +53,8 @@ def compare_without_drawing(inputs: Inputs, doubts: Sequence[Fault]) -> Findings
         >>> found.faults[0].kind
         'box_format'
     """
-    faults, comparisons = list(doubts), []
+    faults = list(doubts)
+    comparisons: list[str] = []
     for compare in (_compare_mask_and_box, _compare_sizes, _compare_depth_and_pose):
         found = compare(inputs)
         if found is None:
@@ -78,7 +63,7 @@ def compare_without_drawing(inputs: Inputs, doubts: Sequence[Fault]) -> Findings
         named = {fault.kind for fault in found.faults}
         faults = [fault for fault in faults if fault.kind not in named] + found.faults
         inputs = found.repaired or inputs
-    return Findings(faults, [], comparisons, inputs)
+    return Findings(tuple(faults), (), tuple(comparisons), inputs)
 
 
 def _compare_mask_and_box(inputs: Inputs) -> _Comparison | None:
