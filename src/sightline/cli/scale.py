@@ -37,6 +37,7 @@ def scale_calibrate(
     depth_model: str | None = None,
     depth_kind: Kind | None = None,
     canonical_focal_px: float | None = None,
+    device: str = "cpu",
     picture: Path | None = None,
 ) -> None:
     """Find an object's constant: what turns focal length over depth into its size in the picture.
@@ -56,6 +57,7 @@ def scale_calibrate(
         depth_model: name on the Hugging Face hub, or folder, of a network that estimates the depth.
         depth_kind: what the network gives, where its configuration does not tell.
         canonical_focal_px: focal length of the network's training pictures at its input, if not known.
+        device: where the network runs, such as cuda.
         picture: a plot of measured over expected sizes.
     """
     from sightline.cli.console import make_console
@@ -63,9 +65,8 @@ def scale_calibrate(
     from sightline.depth_scale.options import ScaleOptions
 
     console = make_console()
-    source = _open(
-        folder, depth_mode, object, depth_unit_mm, _load(depth_model, depth_kind, canonical_focal_px)
-    )
+    model = _load(depth_model, depth_kind, canonical_focal_px, device)
+    source = _open(folder, depth_mode, object, depth_unit_mm, model)
     options = ScaleOptions(
         depth_mode=source.depth_mode,
         depth_stat=depth_stat,
@@ -96,6 +97,7 @@ def scale_check(
     depth_model: str | None = None,
     depth_kind: Kind | None = None,
     canonical_focal_px: float | None = None,
+    device: str = "cpu",
     output: Path | None = None,
     picture: Path | None = None,
 ) -> int:
@@ -117,6 +119,7 @@ def scale_check(
         depth_model: name on the Hugging Face hub, or folder, of a network that estimates the depth.
         depth_kind: what the network gives, where its configuration does not tell.
         canonical_focal_px: focal length of the network's training pictures at its input, if not known.
+        device: where the network runs, such as cuda.
         output: the rows as .json or .csv.
         picture: a folder for a picture of each object that is out of tolerance, and sizes.png.
     """
@@ -134,7 +137,9 @@ def scale_check(
     console = make_console()
     held = None if constant is None else _load_constant(constant, depth_mode)
     mode = depth_mode if held is None else held.options.depth_mode
-    source = _open(folder, mode, object, depth_unit_mm, _load(depth_model, depth_kind, canonical_focal_px))
+    source = _open(
+        folder, mode, object, depth_unit_mm, _load(depth_model, depth_kind, canonical_focal_px, device)
+    )
     held = held or _constant_of(k, measure, source)
     if border_policy is not None:
         held = replace(held, options=replace(held.options, border_policy=border_policy))
@@ -155,12 +160,12 @@ def scale_check(
     return 1 if check.outside else 0
 
 
-def _load(name: str | None, kind: Kind | None, canonical_focal_px: float | None) -> Any:  # noqa: ANN401
+def _load(name: str | None, kind: Kind | None, canonical_focal_px: float | None, device: str) -> Any:  # noqa: ANN401 - transformers is loaded only here
     if name is None:
         return None
     from sightline.depth_scale.depth_models import load_depth_model
 
-    return load_depth_model(name, kind=kind, canonical_focal_px=canonical_focal_px)
+    return load_depth_model(name, kind=kind, canonical_focal_px=canonical_focal_px, device=device)
 
 
 def _open(

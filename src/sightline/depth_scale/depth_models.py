@@ -124,7 +124,8 @@ def _read_model(name: str, revision: str | None, offline: bool) -> tuple[Any, An
 
     reason = ""
     for local in (True,) if offline else (True, False):
-        where = {"revision": revision, "local_files_only": local, "trust_remote_code": False}
+        where: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+        where |= {} if revision is None else {"revision": revision}
         try:
             with _quiet():
                 config = AutoConfig.from_pretrained(name, **where)
@@ -135,7 +136,7 @@ def _read_model(name: str, revision: str | None, offline: bool) -> tuple[Any, An
         except OSError as error:
             reason = str(error).partition("\n")[0]
             continue
-        except (ValueError, KeyError, RuntimeError) as error:
+        except (ValueError, KeyError, RuntimeError, ImportError) as error:
             raise ValueError(f"{name}: expected a whole network for depth estimation; {error}") from error
         missing = [key for key in report["missing_keys"] if not _NEVER_USED.search(key)]
         if missing:

@@ -225,9 +225,7 @@ def plot_sizes(
         if outside.any():
             label = f"{int(outside.sum())} beyond {100 * (tolerance or 0):.3g} %"
             axes.plot(x[outside], y[outside], "X", color=_curve_color(1), markersize=8, label=label)
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
-        )  # beside, points may be anywhere
+        axes.legend(loc="best", framealpha=0.85)
 
     return _draw_figure(draw, title, size_px)
 
