@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from sightline.cli.main import main
+from sightline.cli.scale import Kind, Measure, Mode
+from sightline.depth_scale.depth_network import DepthKind
+from sightline.depth_scale.measures import ScaleMeasure
+from sightline.depth_scale.options import DepthMode
 from sightline.formats.images import read_image, write_mask
 from tests.depth_scale.scale_scenes import SIZE, write_folder
 from tests.depth_scale.tiny_networks import save_dpt
@@ -148,3 +153,10 @@ def test_bad_input(good: Path, constant: Path, tmp_path: Path, capsys: pytest.Ca
     arguments = ("scale-check", good, "--constant", constant)
     assert "expected .json or .csv" in _fails(capsys, *arguments, "--output", tmp_path / "rows.txt")
     assert "tolerance: expected a positive share" in _fails(capsys, *arguments, "--tolerance", 0)
+
+
+def test_choices_are_those_of_the_library():
+    """The command line spells them out, because it must not load torch to show its help."""
+    assert get_args(Measure) == get_args(ScaleMeasure)
+    assert set(get_args(Mode)) == {"auto", *get_args(DepthMode)}
+    assert get_args(Kind) == get_args(DepthKind)
