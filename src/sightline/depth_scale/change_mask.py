@@ -21,8 +21,9 @@ class ChangeMaskForm:
     r"""How a distance becomes a soft mask: :math:`\sigma((D - \tau) / s)`, from the background's statistics.
 
     With mu and sigma of D over the background, :math:`\tau = \mu + n \sigma` and s the larger of a share of
-    sigma and a share of tau. The defaults leave next to nothing on the background and give no gradient to
-    the statistics: a model shall not win by rescaling the noise.
+    sigma and a share of tau. The defaults leave next to nothing on the background, and no gradient in the
+    noise: neither in the statistics, which a model could rescale, nor in background that has not changed.
+    Without the latter an object that is still too small would pull up all of the background, and tau with it.
 
     Args:
         num_sigmas: n, how far tau lies above the background's mean.
@@ -30,7 +31,8 @@ class ChangeMaskForm:
         slope_floor: s as a share of tau, at least.
         spread_floor: the least sigma, in the unit of the latents, for a background without any change.
         robust: take the median and 1.4826 times the median absolute deviation for mu and sigma.
-        detach: no gradient through tau and s.
+        detach: no gradient through tau and s, nor to cells of the background below tau. Cells that *have*
+            changed there keep theirs: they can be taken back.
         graded: None, or the logit that the mask has on an object of full strength: with A the strength of
             the change in the place (the mean of D weighted with D itself), tau is at least half way from mu
             to A, and s so wide that A lies ``graded`` slopes above tau. A mask without this saturates on a
@@ -58,6 +60,26 @@ _FORMS = {
     "graded": ChangeMaskForm(graded=6.0),
     "original": ORIGINAL_FORM,
 }
+
+
+def named_form(form: FormName | ChangeMaskForm) -> ChangeMaskForm:
+    """The form of a name.
+
+    Args:
+        form: a name, or a form, which is returned as it is.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> named_form("original").num_sigmas
+        2.0
+    """
+    if isinstance(form, ChangeMaskForm):
+        return form
+    if form not in _FORMS:
+        raise ValueError(f"change mask: expected {', '.join(_FORMS)} or a ChangeMaskForm, got {form!r}")
+    return _FORMS[form]
 
 
 class ChangeMaskStatistics(NamedTuple):
@@ -144,10 +166,7 @@ def soft_change_mask(
         >>> soft_change_mask(torch.tensor([[[[0.0, 0.0, 25.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0]]]]))[0]
         tensor([[[[3.3535e-04, 3.3535e-04, 1.0000e+00]]]])
     """
-    if isinstance(form, str):
-        if form not in _FORMS:
-            raise ValueError(f"form: expected {', '.join(_FORMS)} or a ChangeMaskForm, got {form!r}")
-        form = _FORMS[form]
+    form = named_form(form)
     # The norm has no slope at 0; so it has one of 0.
     distance = (squared + 1e-12).sqrt()
     observed = distance.detach() if form.detach else distance
@@ -161,6 +180,9 @@ def soft_change_mask(
         tau, slope = tau.maximum(mean + halfway), slope.maximum(halfway / form.graded)
     steepness = slope.reciprocal()
     mask = torch.addcmul(-tau * steepness, distance, steepness).sigmoid()
+    if form.detach:
+        seen = mask.detach().round().maximum(1.0 - background)
+        mask = torch.lerp(mask.detach(), mask, seen)
     shown = (value.detach() for value in (mean, spread, tau, slope))
     return mask, ChangeMaskStatistics(*shown, count.flatten() >= 1.0), distance
 

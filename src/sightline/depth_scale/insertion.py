@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from sightline.depth_scale.batches import as_maps, as_pair, as_samples
-from sightline.depth_scale.change_mask import ChangeMaskForm, FormName, soft_change_mask
+from sightline.depth_scale.change_mask import ChangeMaskForm, FormName, named_form, soft_change_mask
 from sightline.depth_scale.distance import DistanceConvention
 from sightline.depth_scale.distance import signed_distance as signed_distance_of
 from sightline.depth_scale.latent_losses import latent_weights, weighted_latent_error
@@ -74,7 +74,7 @@ class InsertionLoss(nn.Module):
         geometry_weighting: how the terms of masks and depth fall with the noise, where a time is given.
 
     Raises:
-        ValueError: a negative weight or number of steps.
+        ValueError: a negative weight or number of steps, or an unknown choice.
 
     Example:
         >>> criterion = InsertionLoss(weight_depth=0.15)
@@ -131,9 +131,15 @@ class InsertionLoss(nn.Module):
         for name, number in numbers.items():
             if not (math.isfinite(number) and number >= 0):
                 raise ValueError(f"{name}: expected a number that is not negative, got {number}")
+        for name, choice, choices in (
+            ("boundary_convention", boundary_convention, get_args(DistanceConvention)),
+            ("geometry_weighting", geometry_weighting, get_args(GeometryWeighting)),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {choice!r}")
         self.latent_weights = (w_mask, w_band, w_outside)
         self.band_radius = band_radius
-        self.change_mask = change_mask
+        self.change_mask = named_form(change_mask)
         self.boundary_convention: DistanceConvention = boundary_convention
         self.normalise_boundary = normalise_boundary
         self.scale = ScaleOptions(border_policy="one_sided") if scale is None else scale

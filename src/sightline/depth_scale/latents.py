@@ -82,7 +82,7 @@ class _SquaredDistances(Function):
 
 
 def _squared(z: Tensor, references: Sequence[Tensor]) -> list[Tensor]:
-    if z.device.type != "cpu":
+    if not _is_compiled_for(z):
         return [(z - reference).square_().sum(1, keepdim=True) for reference in references]
     from sightline.depth_scale.latents_numba import fill_squared_distances
 
@@ -92,7 +92,7 @@ def _squared(z: Tensor, references: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _gradient(z: Tensor, references: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    if z.device.type != "cpu":
+    if not _is_compiled_for(z):
         parts = [(z - reference).nan_to_num_(0.0, 0.0, 0.0) for reference in references]
         return torch.stack([part.mul_(2 * g) for part, g in zip(parts, gradients, strict=True)]).sum(0)
     from sightline.depth_scale.latents_numba import fill_distance_gradient
@@ -101,6 +101,10 @@ def _gradient(z: Tensor, references: Sequence[Tensor], gradients: Sequence[Tenso
     slopes = tuple(part[:, 0] for part in _all_flat(gradients))
     fill_distance_gradient(_flat(z), _all_flat(references), slopes, _flat(total))
     return total
+
+
+def _is_compiled_for(z: Tensor) -> bool:
+    return z.device.type == "cpu"
 
 
 def _flat(maps: Tensor) -> NDArray[np.floating]:

@@ -97,7 +97,7 @@ def _reach(sums, before, goal):
 def _following(keys, weights, place):
     following = place
     for i in range(keys.size):
-        if weights[i] > 0.0 and keys[i] > keys[place]:
-            if following == place or keys[i] < keys[following]:
-                following = i
+        larger = weights[i] > 0.0 and keys[i] > keys[place]
+        if larger and (following == place or keys[i] < keys[following]):
+            following = i
     return following
