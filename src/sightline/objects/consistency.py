@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sightline.geometry.boxes import boxes_from_masks, iou
+from sightline.geometry.boxes import area, boxes_from_masks, iou
 from sightline.geometry.depth import pixel_grid
 from sightline.geometry.distortion import distort_pixels, undistort_pixels
 from sightline.geometry.intrinsics import resize_intrinsics
@@ -30,6 +30,8 @@ _FEW_PX = 12  # measured pixels below which depth says nothing
 _TOLERANCE_OF_DIAMETER = 0.08
 _TOLERANCE_OF_DISTANCE = (0.008, 0.02)
 _VISIBLE_WITHOUT_DEPTH, _VISIBLE_WITH_DEPTH = 0.5, 0.8  # of the silhouette that a whole mask must cover
+_BOX_INSIDE, _BOX_VISIBLE = 0.92, 0.3  # of a box that may be that of a visible part, and of the whole
+_PART = 0.66  # agreement of such a box
 _UNHIDDEN = 0.35  # of the silhouette's depths that must not be nearer than the object
 
 Mask = Bool[np.ndarray, "h w"]
@@ -43,6 +45,7 @@ class Agreement:
         mask_iou: of the mask with the part of the silhouette that depth does not show to be hidden.
         mask_fit: 1 where the mask lies inside the silhouette and covers what a visible object must.
         box_iou: of the box with the nearest of the silhouette's boxes (whole, in the picture, visible).
+        box_fit: the same, where the box of a part that may be all that is visible passes too.
         depth_share: of the measured pixels on the object whose depth agrees.
         depth_fit: the same, forgiving what may be an occluder.
         depth_error: median difference of measured and drawn depth, metres.
@@ -56,6 +59,7 @@ class Agreement:
     mask_iou: float | None = None
     mask_fit: float | None = None
     box_iou: float | None = None
+    box_fit: float | None = None
     depth_share: float | None = None
     depth_fit: float | None = None
     depth_error: float | None = None
@@ -64,7 +68,7 @@ class Agreement:
     @property
     def fits(self) -> dict[str, float]:
         """How well each of mask, box and depth agrees, 0 to 1, forgiving what an occluder explains."""
-        pairs = {"mask": self.mask_fit, "box": self.box_iou, "depth": self.depth_fit}
+        pairs = {"mask": self.mask_fit, "box": self.box_fit, "depth": self.depth_fit}
         return {name: value for name, value in pairs.items() if value is not None}
 
     @property
@@ -152,10 +156,11 @@ class Views:
         mask_iou = mask_fit = None
         if scene.mask is not None:
             mask_iou, mask_fit = _compare_masks(scene)
-        box_iou = None
-        if inputs.box is not None:
-            box_iou = _compare_boxes(scene, inputs, trust_mask=mask_fit is not None and mask_fit > 0.8)
-        return replace(agreement, mask_iou=mask_iou, mask_fit=mask_fit, box_iou=box_iou)
+        agreement = replace(agreement, mask_iou=mask_iou, mask_fit=mask_fit)
+        if inputs.box is None:
+            return agreement
+        box_iou, box_fit = _compare_boxes(scene, inputs, trust_mask=mask_fit is not None and mask_fit > 0.8)
+        return replace(agreement, box_iou=box_iou, box_fit=box_fit)
 
     def reduce(self, inputs: Inputs) -> Inputs:
         """The same with mask and depth at the working size, where no lens bends them.
@@ -223,7 +228,7 @@ def _compare_masks(scene: _Scene) -> tuple[float, float]:
     return overlap / union, inside * min(1.0, covered / expected)
 
 
-def _compare_boxes(scene: _Scene, inputs: Inputs, *, trust_mask: bool) -> float:
+def _compare_boxes(scene: _Scene, inputs: Inputs, *, trust_mask: bool) -> tuple[float, float]:
     assert inputs.box is not None and inputs.image_size is not None
     masks = [scene.silhouette, scene.visible]
     if trust_mask and scene.mask is not None:
@@ -233,7 +238,13 @@ def _compare_boxes(scene: _Scene, inputs: Inputs, *, trust_mask: bool) -> float:
     candidates = (boxes + 0.5) * factor.repeat(2) - 0.5
     if _touches_border(scene.silhouette):
         candidates = torch.cat([candidates, _whole_box(inputs)[None]])
-    return float(iou(candidates, inputs.box[None]).nan_to_num(0.0).max())
+    nearest = float(iou(candidates, inputs.box[None]).nan_to_num(0.0).max())
+    overlap = torch.minimum(candidates[0, 2:], inputs.box[2:]) - torch.maximum(
+        candidates[0, :2], inputs.box[:2]
+    )
+    inner, own = float(overlap.clamp(min=0).nan_to_num(0.0).prod()), float(area(inputs.box))
+    is_part = inner >= _BOX_INSIDE * own and own >= _BOX_VISIBLE * float(area(candidates[0]))
+    return nearest, max(nearest, _PART) if is_part else nearest
 
 
 def _box_of(mask: Mask) -> list[float]:

@@ -22,6 +22,8 @@ PASSES = {"mask": 0.6, "box": 0.5, "depth": 0.4}
 RESTORED = {"mask": 0.75, "box": 0.65, "depth": 0.6}
 _CLOSE = 0.96  # closeness that needs no second look; below, what is let pass by itself is a mistake ...
 _BETTER = (0.93, 3.0)  # ... where a repair comes as close as this and misses by so many times less
+_ODD = 0.4  # by how much an observation of another picture agrees less than every other
+_PAIR = 0.85  # closeness that two repairs at once must reach
 _COST = 0.03  # closeness that a less likely mistake has to make up for
 _EQUAL = 0.02  # closeness by which two explanations are told apart
 _FOCAL_FACTORS = np.geomspace(0.2, 5.0, 21)
@@ -148,7 +150,10 @@ class _Search:
     def _is_odd(self, name: str) -> bool:
         """Whether everything agrees without one observation."""
         rest = self.inputs.without(name)
-        return bool(rest.observed) and _reaches(self.views.compare(rest), rest.observed, RESTORED)
+        if not rest.observed:
+            return False
+        others, own = self.views.compare(rest), self.given.agreement.fits.get(name, 0.0)
+        return _reaches(others, rest.observed, PASSES) and own < min(others.fits.values()) - _ODD
 
     def _odd_one_out(self, name: str, comparisons: tuple[str, ...]) -> Findings:
         rest = self.inputs.without(name)
@@ -172,7 +177,8 @@ class _Search:
         restored = [trial for trial in trials if self._is_restored(trial)]
         odd = sum(self._is_odd(name) for name in self.inputs.observed) == 1
         if not restored and not odd:
-            restored = [trial for trial in self._pairs() if self._is_restored(trial)]
+            pairs = [trial for trial in self._pairs() if trial.agreement.closeness >= _PAIR]
+            restored = [trial for trial in pairs if self._is_restored(trial)]
         return _best(restored)
 
     @cached_property

@@ -41,9 +41,9 @@ class Inputs:
     mesh: TriangleMesh | None = None
     diameter: float | None = None
     mesh_scale: float = 1.0
-    depth: Float[Tensor, "h w"] | None = None
+    depth: Float[Tensor, "depth_h depth_w"] | None = None
     depth_is_complete: bool = False
-    mask: Bool[Tensor, "h w"] | None = None
+    mask: Bool[Tensor, "mask_h mask_w"] | None = None
     box: Float[Tensor, "4"] | None = None
     cam_from_obj: Float[Tensor, "4 4"] | None = None
 

@@ -22,7 +22,8 @@ from sightline.objects.repairs import Repair, find_repairs
 _BOX_PASSES, _BOX_RESTORED = 0.35, 0.65
 _INSIDE = 0.9  # share of a visible mask that lies inside the box of the whole object
 _LEAST_OF_BOX = 0.15  # share of that box which a visible mask covers
-_SEEN_OF_SIZE = (0.12, 1.25)  # seen size over diameter: end-on and half hidden, to a diagonal with noise
+_SEEN_OF_SIZE = (0.12, 1.35)  # seen size over diameter: end-on and half hidden, to a near diagonal
+_ANOTHER_UNIT = 4.0  # seen size over diameter from which a unit explains it better than a camera
 _DEPTH_OF_DISTANCE = (0.25, 4.0)  # depth at the object's origin over the pose's distance
 
 
@@ -60,8 +61,11 @@ def compare_without_drawing(inputs: Inputs, doubts: Sequence[Fault]) -> Findings
         if found is None:
             continue
         comparisons.append(found.text)
+        # what a comparison explains is named once; a camera that is wrong by itself explains the rest
+        known = {fault.what for fault in faults if fault.what == "camera"}
         named = {fault.kind for fault in found.faults}
-        faults = [fault for fault in faults if fault.kind not in named] + found.faults
+        faults = [fault for fault in faults if fault.kind not in named]
+        faults += [fault for fault in found.faults if fault.what not in known]
         inputs = found.repaired or inputs
     return Findings(tuple(faults), (), tuple(comparisons), inputs)
 
@@ -111,18 +115,19 @@ def _compare_sizes(inputs: Inputs) -> _Comparison | None:
     low, high = _SEEN_OF_SIZE
     if low <= ratio <= high:
         return _Comparison(text)
-    named = _unit_repairs(inputs)
     evidence = {"seen_m": seen, "diameter_m": size, "ratio": ratio}
+    if 1 < ratio < _ANOTHER_UNIT:
+        message = f"the focal length is at least {ratio:.1f} times too short for this depth and this object"
+        return _Comparison(text, [Fault("camera", f"{message} ({text})", "camera_focal", evidence)])
+    named = _unit_repairs(inputs)
     if named:
         first, *others = named
         message = f"{first.sentence} ({text})"
         message += "".join(f"; or {other.what}: {other.sentence}" for other in others)
         return _Comparison(text, [Fault(first.what, message, first.kind, evidence)], first.apply(inputs))
-    if ratio > 1:
-        message = f"the focal length is at least {ratio:.1f} times too short for this depth and this object"
-    else:
-        message = f"the focal length is some {1 / ratio:.1f} times too long for this depth and this object"
-    return _Comparison(text, [Fault("camera", f"{message} ({text})", "camera_focal", evidence)])
+    too = f"at least {ratio:.1f} times too short" if ratio > 1 else f"some {1 / ratio:.1f} times too long"
+    message = f"the focal length is {too} for this depth and this object ({text})"
+    return _Comparison(text, [Fault("camera", message, "camera_focal", evidence)])
 
 
 def _unit_repairs(inputs: Inputs) -> list[Repair]:

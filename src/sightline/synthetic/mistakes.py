@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sightline.geometry.boxes import xywh_from_xyxy
+from sightline.geometry.boxes import boxes_from_masks, xywh_from_xyxy
 from sightline.geometry.intrinsics import resize_intrinsics
 from sightline.geometry.poses import make_pose
 from sightline.geometry.quaternions import (
@@ -21,7 +21,12 @@ from sightline.geometry.quaternions import (
 )
 from sightline.objects.inputs import Inputs
 from sightline.records import TriangleMesh
-from sightline.synthetic.scenes import Scene
+from sightline.rendering import render_views
+from sightline.synthetic.objects import OBJECT_KINDS, make_object
+from sightline.synthetic.scenes import Scene, SceneSettings, make_scene
+from sightline.synthetic.sensor import SensorSettings
+
+_SEEN_M = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,68 @@ class Mistake:
     what: str
     kind: str
     make: Callable[[Inputs, Bool[Tensor, "h w"]], Inputs]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Sound inputs to make mistakes in.
+
+    Args:
+        name: of the object, for tables.
+        inputs: all of mesh, camera, depth, mask, box and pose.
+        other_mask: ``(h, w)`` bool, of another picture.
+    """
+
+    name: str
+    inputs: Inputs
+    other_mask: Bool[Tensor, "h w"]
+
+    def with_mistake(self, name: str) -> Inputs:
+        """The inputs with one mistake of ``MISTAKES``."""
+        return MISTAKES[name].make(self.inputs, self.other_mask)
+
+
+def make_case(seed: int) -> Case:
+    """A generated object, often partly hidden, with noisy depth: all inputs sound.
+
+    Args:
+        seed: of everything.
+
+    Returns:
+        The case; kinds of objects follow one another with the seed.
+
+    Example:
+        >>> case = make_case(3)
+        >>> case.name, case.inputs.can_render
+        ('bent-low-3', True)
+    """
+    kinds = [OBJECT_KINDS[(seed + 2 * i) % len(OBJECT_KINDS)] for i in range(3)]
+    things = [make_object(kind, seed + 10 * i, texture="low") for i, kind in enumerate(kinds)]
+    settings = SceneSettings(size_px=(90, 230), cover=1.0, sensor=SensorSettings(depth_noise=0.002))
+    scenes = [make_scene(things, [seed, i], settings, num_targets=1) for i in range(2)]
+    inputs = inputs_of_scene(scenes[0], 0, things[0].mesh)
+    return Case(things[0].name, inputs, scenes[1].masks[0])
+
+
+def complete_case(name: str, inputs: Inputs) -> Case:
+    """A case of a real picture: mask and box are what is seen of the object drawn at its true pose.
+
+    Args:
+        name: for tables.
+        inputs: sound, with mesh, camera, depth and pose.
+
+    Returns:
+        The case with a mask where drawn and measured depth agree to 3 cm; its other mask is that of the same
+        object somewhere else.
+    """
+    assert inputs.mesh is not None and inputs.K is not None and inputs.image_size is not None
+    assert inputs.depth is not None
+    poses = _pose(inputs).repeat(2, 1, 1)
+    poses[1, :3, 3] += torch.tensor([-0.15, -0.1, 0.1], dtype=torch.float64)
+    drawn = render_views(inputs.mesh, poses, inputs.K, inputs.image_size, outputs=("depth",)).depth
+    mask = (drawn[0] > 0) & ((inputs.depth - drawn[0]).abs() < _SEEN_M)
+    known = replace(inputs, mask=mask, box=boxes_from_masks(mask).double())
+    return Case(name, known, drawn[1] > 0)
 
 
 def inputs_of_scene(scene: Scene, index: int, mesh: TriangleMesh) -> Inputs:
