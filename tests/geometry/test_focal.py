@@ -26,7 +26,7 @@ def test_gradient():
     [
         ((0.0, 640, 36.0), "focal_mm"),
         ((18.0, -640, 36.0), "image_width_px"),
-        ((18.0, 640, torch.tensor([36.0, torch.nan])), "sensor_width_mm"),
+        ((18.0, 640, float("nan")), "sensor_width_mm"),
     ],
 )
 def test_a_number_that_is_not_positive_is_named(arguments, name):
@@ -34,6 +34,12 @@ def test_a_number_that_is_not_positive_is_named(arguments, name):
         focal_mm_to_px(*arguments)
     with pytest.raises(ValueError, match="focal_35mm"):
         focal_35mm_to_px(0, 640, 480)
+
+
+def test_a_bad_entry_of_a_batch_is_nan_and_spoils_no_other():
+    focal = focal_mm_to_px(torch.tensor([18.0, 0.0, 18.0]), 640, torch.tensor([36.0, 36.0, torch.nan]))
+    assert focal.isnan().tolist() == [False, True, True]
+    assert focal[0].item() == 320.0
 
 
 def test_a_full_frame_camera_gives_the_same_by_width_and_by_diagonal():

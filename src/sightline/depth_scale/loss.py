@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sightline.depth_scale.batches import as_samples
 from sightline.depth_scale.measures import ScaleMeasure
-from sightline.depth_scale.observation import Observation, has_small_mask, expected_size, observe
+from sightline.depth_scale.observation import Observation, expected_size, has_small_mask, observe
 from sightline.depth_scale.options import REASONS, BorderPolicy, DepthMode, DepthOf, Invalid, ScaleOptions
 from sightline.depth_scale.statistics import DepthStat
 

@@ -26,19 +26,23 @@ def focal_mm_to_px(
         sensor_width_mm: width of the sensor in millimetres, scalar or ``(b,)``.
 
     Returns:
-        The broadcast shape of the arguments, pixels; float64 where only plain numbers are given.
+        The broadcast shape of the arguments, pixels; float64 where only plain numbers are given. NaN where
+        an entry of a tensor is not positive and finite, so that one photo without EXIF spoils no batch.
 
     Raises:
-        ValueError: a number that is not positive and finite.
+        ValueError: a plain number that is not positive and finite.
 
     Example:
         >>> focal_mm_to_px(55.0, 718, 22.3)
         tensor(1770.8520, dtype=torch.float64)
     """
-    focal, width, sensor = _as_floats(focal_mm, image_width_px, sensor_width_mm)
-    for name, value in (("focal_mm", focal), ("image_width_px", width), ("sensor_width_mm", sensor)):
-        if not bool(((value > 0) & value.isfinite()).all()):
-            raise ValueError(f"{name}: expected positive numbers, got {value.tolist()}")
+    given = {"focal_mm": focal_mm, "image_width_px": image_width_px, "sensor_width_mm": sensor_width_mm}
+    for name, value in given.items():
+        if not isinstance(value, Tensor) and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: expected a positive number, got {value}")
+    focal, width, sensor = (
+        torch.where((value > 0) & value.isfinite(), value, torch.nan) for value in _as_floats(*given.values())
+    )
     return focal / sensor * width
 
 

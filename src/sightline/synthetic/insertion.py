@@ -19,7 +19,7 @@ from sightline.synthetic.objects import SyntheticObject
 _TEXELS = 192
 _CAMERA_HEIGHT_M, _LOOKS_AT_M = (0.45, 0.8), (1.2, 2.0)
 _WALL_M, _ROOM_M = (2.4, 3.6), 6.0
-_STANDS_M = (0.7, 2.2)  # from the camera's foot
+STANDS_M = (0.7, 2.2)  # from the camera's foot, as far as a picture of 128 pixels shows something
 _FOCAL = (0.8, 1.5)  # widths of the picture
 _PLACE_WIDTH, _PLACE_HEIGHT = (0.5, 0.7), (0.65, 0.85)  # shares of the picture
 _PLACE_MARGIN = 0.12
@@ -62,6 +62,7 @@ def make_insertion_scene(
     height_m: float = 0.3,
     image_size: tuple[int, int] = (128, 128),
     num_free_places: int = 3,
+    stands_m: tuple[float, float] = STANDS_M,
 ) -> InsertionScene:
     """Make one pair; the same arguments give the same bytes.
 
@@ -70,7 +71,8 @@ def make_insertion_scene(
         seed: of the room, the camera, and where the object stands.
         height_m: how high the object is made.
         image_size: (width, height), pixels.
-        num_free_places: further places in the same room.
+        num_free_places: further places in the same room, at any distance.
+        stands_m: how far from the camera's foot the object stands in the target, metres.
 
     Returns:
         The pair; the object is wholly in the picture.
@@ -93,7 +95,8 @@ def make_insertion_scene(
     room = [_quad(_FLOOR, rng), _quad(_WALL, rng)]
     shift = make_pose(torch.eye(3, dtype=torch.float64), torch.tensor([0, wall_m, 0], dtype=torch.float64))
     poses = [cam_from_world, cam_from_world @ shift]
-    spots = [_find_spot(rng, mesh, camera, cam_from_world, wall_m) for _ in range(1 + num_free_places)]
+    ranges = [stands_m, *[STANDS_M] * num_free_places]
+    spots = [_find_spot(rng, mesh, camera, cam_from_world, (low, min(high, wall_m))) for low, high in ranges]
     yaw = float(rng.uniform(0, 2 * np.pi))
     cam_from_obj = cam_from_world @ _standing(spots[0], height_m, yaw)
     lights = Lights.headlight(ambient=float(rng.uniform(0.5, 0.8)))
@@ -141,7 +144,11 @@ def _standing(spot: Tensor, height_m: float, yaw: float) -> Float[Tensor, "4 4"]
 
 
 def _find_spot(
-    rng: np.random.Generator, mesh: TriangleMesh, camera: Camera, cam_from_world: Tensor, wall_m: float
+    rng: np.random.Generator,
+    mesh: TriangleMesh,
+    camera: Camera,
+    cam_from_world: Tensor,
+    stands_m: tuple[float, float],
 ) -> Float[Tensor, "3"]:
     """A point of the floor on which the object, however turned, is wholly in the picture."""
     extent = mesh.vertices.amax(0) - mesh.vertices.amin(0)
@@ -151,9 +158,8 @@ def _find_spot(
         [[x, y, z] for x in (-radius, radius) for y in (-radius, radius) for z in (0.0, height)],
         dtype=torch.float64,
     )
-    far = min(_STANDS_M[1], wall_m - 2 * radius)
     for _ in range(_TRIES):
-        y = float(rng.uniform(_STANDS_M[0], far))
+        y = float(rng.uniform(*stands_m))
         spot = torch.tensor([rng.uniform(-0.5, 0.5) * y, y, 0.0], dtype=torch.float64)
         px = camera.project(transform(cam_from_world, corners + spot))
         if bool(((px > 0) & (px < size - 1)).all()):
