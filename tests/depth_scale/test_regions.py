@@ -26,6 +26,15 @@ def test_regions_are_those_of_max_pooling(radius, size):
     assert torch.equal(dilate(mask, radius), pooled(mask))
 
 
+def test_form_of_other_devices_reads_no_value_and_has_the_same_numbers():
+    from sightline.depth_scale import regions
+
+    mask = torch.rand(3, 1, 9, 14, generator=torch.Generator().manual_seed(0))
+    inside = (mask > 0.5).float()
+    assert torch.equal(regions._compiled_regions(mask, 2).core, 1 - dilate(1 - inside, 2))
+    assert regions_of(mask.to("meta"), 2).band.shape == mask.shape
+
+
 def test_soft_mask_is_a_clean_copy():
     mask = torch.tensor([[0.2, torch.nan, 7.0]], dtype=torch.float16)
     like = torch.zeros(2, 1, 1, 3, dtype=torch.float64)

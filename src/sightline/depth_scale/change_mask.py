@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from sightline.depth_scale.latents import squared_latent_distances
-from sightline.depth_scale.regions import dilate, soft_mask
+from sightline.depth_scale.regions import regions_of, soft_mask
 from sightline.depth_scale.statistics import weighted_quantile
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
@@ -135,9 +135,10 @@ def soft_change_mask_from_latents(
         (True, [True])
     """
     squared, finite = squared_latent_distances(z_pred, z_ctx)[0]
-    background = torch.ones_like(squared)
-    if place is not None:
-        background = background - dilate(soft_mask(place, squared, "place").gt_(0.5), band_radius)
+    if place is None:
+        background = torch.ones_like(squared)
+    else:
+        background = regions_of(soft_mask(place, squared, "place"), band_radius).outside
     mask, statistics, distance = soft_change_mask(squared, background, form=form)
     return mask, statistics._replace(valid=statistics.valid & finite), distance
 

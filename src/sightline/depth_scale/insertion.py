@@ -18,7 +18,7 @@ from sightline.depth_scale.latents import GeometryWeighting, geometry_weight, sq
 from sightline.depth_scale.loss import DepthScaleLossInfo, depth_aware_scale_loss
 from sightline.depth_scale.mask_losses import MaskLoss, depth_consistency_loss, fill_losses
 from sightline.depth_scale.options import Invalid, ScaleOptions
-from sightline.depth_scale.regions import dilate, regions_of, soft_mask
+from sightline.depth_scale.regions import regions_of, soft_mask
 
 
 class InsertionTerms(TypedDict):
@@ -224,8 +224,8 @@ class InsertionLoss(nn.Module):
         if place is None:
             background = regions.outside
         else:
-            inside = soft_mask(place, change.squared, "place").gt_(0.5)
-            background = 1.0 - dilate(inside, self.band_radius)
+            surroundings = regions_of(soft_mask(place, change.squared, "place"), self.band_radius)
+            background = surroundings.outside
         changed, statistics, _ = soft_change_mask(change.squared, background, form=self.change_mask)
         sound = change.finite & statistics.valid
         targeted = as_maps(mask, "mask").sum((1, 2, 3)).isfinite().expand(batch)

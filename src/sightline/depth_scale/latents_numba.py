@@ -46,17 +46,18 @@ def fill_distance_gradient(z, references, gradients, out) -> None:
         out: ``(b, c, n)``, written.
     """
     for sample in range(z.shape[0]):
-        out[sample] = 0.0
         for k in range(len(references)):
-            _add_gradient(z[sample], references[k][sample], gradients[k][sample], out[sample])
+            _add_gradient(z[sample], references[k][sample], gradients[k][sample], out[sample], k == 0)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _add_gradient(z, reference, gradient, out):
-    zero = z.dtype.type(0.0)
+def _add_gradient(z, reference, gradient, out, is_first):
+    # Constants of the array's own precision: a wider one would halve the speed.
+    zero, two, infinity = z.dtype.type(0.0), z.dtype.type(2.0), z.dtype.type(np.inf)
     for channel in range(z.shape[0]):
+        if is_first:
+            out[channel] = zero
         for i in range(z.shape[1]):
             difference = z[channel, i] - reference[channel, i]
-            finite = abs(difference) < np.inf
-            out[channel, i] += (difference if finite else zero) * (gradient[i] + gradient[i])
+            out[channel, i] += two * gradient[i] * (difference if abs(difference) < infinity else zero)
