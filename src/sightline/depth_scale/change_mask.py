@@ -182,7 +182,8 @@ def soft_change_mask(
     steepness = slope.reciprocal()
     mask = torch.addcmul(-tau * steepness, distance, steepness).sigmoid()
     if form.detach:
-        seen = mask.detach().round().maximum(1.0 - background)
+        # 1 where there is a change or no background, else 0; in place, for memory is what it costs.
+        seen = mask.detach().round().sub_(1.0).mul_(background).add_(1.0)
         mask = torch.lerp(mask.detach(), mask, seen)
     shown = (value.detach() for value in (mean, spread, tau, slope))
     return mask, ChangeMaskStatistics(*shown, count.flatten() >= 1.0), distance
@@ -197,7 +198,7 @@ def _strength(distance: Tensor, background: Tensor) -> Tensor:
 def _spread(distance: Tensor, background: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     count = count.clamp_min(1.0)
     mean = (background * distance).sum((1, 2, 3), keepdim=True) / count
-    variance = (background * (distance - mean).square()).sum((1, 2, 3), keepdim=True) / count
+    variance = (distance - mean).square_().mul_(background).sum((1, 2, 3), keepdim=True) / count
     return mean, variance
 
 
