@@ -74,7 +74,7 @@ def make_batch(size: int, channels: int, seed: int = 0) -> Batch:
 
 def plain_insertion_loss(batch: Batch, z_pred: Tensor) -> dict[str, Tensor]:
     """The reference: the recipe with its corrected change mask, one sample after the other."""
-    mse_sum = mse_weight = bg_sum = bg_count = 0.0
+    mse_sum = mse_weight = bg_sum = bg_count = torch.zeros(())
     dice, area, boundary, depth = [], [], [], []
     for zp, zt, zc, m, d in zip(z_pred, batch.z_tgt, batch.z_ctx, batch.mask, batch.depth, strict=True):
         inside = (m > 0.5).float()
