@@ -29,7 +29,7 @@ _EQUAL = 0.02  # closeness by which two explanations are told apart
 _FOCAL_FACTORS = np.geomspace(0.2, 5.0, 21)
 _FOCAL_STEPS = 10
 _LEAST_FOCAL_CHANGE = 0.08
-_STARTS = 6  # repairs that a second repair is tried on top of
+_STARTS = 4  # repairs that a second repair is tried on top of
 
 
 def diagnose_inputs(inputs: Inputs) -> Findings:
