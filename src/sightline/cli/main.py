@@ -8,6 +8,7 @@ from typing import Any
 
 from sightline.cli.convert import convert
 from sightline.cli.demo import demo
+from sightline.cli.doctor import doctor
 from sightline.cli.evaluate import evaluate
 from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
@@ -25,6 +26,7 @@ VERBS: dict[str, Any] = {
     "convert": convert,
     "scale-calibrate": scale_calibrate,
     "scale-check": scale_check,
+    "doctor": doctor,
 }
 """Every verb by its name on the command line."""
 
