@@ -139,6 +139,14 @@ def test_two_mistakes_are_both_named():
     assert _named(diagnose_inputs(both)) == [("camera", "camera_transposed"), ("mesh", "mesh_unit")]
 
 
+def test_an_impossible_length_does_not_hide_a_second_mistake_of_the_drawing():
+    case = make_case_once(1)
+    both = replace(
+        case.with_mistake("pose in millimetres"), K=case.with_mistake("focal length 2.1 times too long").K
+    )
+    assert sorted(_named(diagnose_inputs(both))) == [("camera", "camera_focal"), ("pose", "pose_unit")]
+
+
 def test_everything_in_millimetres_is_named_although_it_agrees():
     case = make_case_once(1)
     inputs = case.with_mistake("mesh in millimetres")
@@ -161,7 +169,7 @@ def test_what_no_mistake_explains_is_reported_as_disagreement():
     case = make_case_once(1)
     assert case.inputs.cam_from_obj is not None
     pose = case.inputs.cam_from_obj.clone()
-    pose[0, 3] += 0.1
+    pose[0, 3] += 0.05  # where the mask agrees least, but little less than the box
     found = diagnose_inputs(replace(case.inputs, cam_from_obj=pose))
     assert _named(found) == [("pose", "disagreement")]
     assert "mask" in found.faults[0].message

@@ -113,10 +113,7 @@ class _Search:
             evidence |= {f"repaired_{name}": value for name, value in after.numbers().items()}
             faults.append(Fault(repair.what, text, repair.kind, evidence))
         rest, notes = self._sort(find_doubts(first.inputs))
-        repaired = self.whole
-        for repair in first.repairs:
-            repaired = repair.apply(repaired)
-        return Findings((*faults, *rest), notes, comparisons, repaired)
+        return Findings((*faults, *rest), notes, comparisons, _apply(first.repairs, self.whole))
 
     @staticmethod
     def _sort(doubts: Sequence[Fault]) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
@@ -173,7 +170,7 @@ class _Search:
             needed = max(least, 1 - (1 - self.given.agreement.closeness) / times)
             restored = [trial for trial in self._singles if self._is_restored(trial)]
             return _best([trial for trial in restored if trial.agreement.closeness >= needed])
-        trials = [*self._singles, *self._refocused()]
+        trials = [*self._singles, *self._refocused]
         restored = [trial for trial in trials if self._is_restored(trial)]
         odd = sum(self._is_odd(name) for name in self.inputs.observed) == 1
         if not restored and not odd:
@@ -193,10 +190,10 @@ class _Search:
         return _Trial(repairs, inputs, self.views.compare(inputs), len(_doubts(inputs)))
 
     def _is_restored(self, trial: _Trial) -> bool:
-        fewer = trial.num_doubts <= len(self.doubts)
         compared = set(self.given.agreement.fits) <= set(trial.agreement.fits)
-        return fewer and compared and _reaches(trial.agreement, self.inputs.observed, RESTORED)
+        return compared and _reaches(trial.agreement, self.inputs.observed, RESTORED)
 
+    @cached_property
     def _refocused(self) -> list[_Trial]:
         """The focal length with which mask, box and depth agree best, where it is another one."""
         scores = [self._closeness_at(float(factor)) for factor in _FOCAL_FACTORS]
@@ -220,7 +217,7 @@ class _Search:
 
     def _pairs(self) -> list[_Trial]:
         """A mistake of mesh, pose or camera together with one of mask, box or depth."""
-        drawn = [t for t in (*self._singles, *self._refocused()) if t.repairs[0].what not in RESTORED]
+        drawn = [t for t in (*self._singles, *self._refocused) if t.repairs[0].what not in RESTORED]
         drawn = [t for t in drawn if any(t.agreement.fits.get(n, 0.0) >= RESTORED[n] for n in RESTORED)]
         starts = sorted(drawn, key=lambda trial: trial.rank)[:_STARTS]
         seen = [repair for repair in self._repairs if repair.what in RESTORED]
@@ -232,13 +229,22 @@ class _Search:
 
     def _undo_doubts(self) -> Inputs | None:
         """The inputs with each impossible length a thousand times smaller or larger, where that clears it."""
-        inputs, count = self.whole, len(self.doubts)
+        inputs, doubts = self.inputs, self.doubts
+        undone = []
         for repair in self._repairs:
-            if repair.kind in {doubt.kind for doubt in find_doubts(inputs)} and repair.kind.endswith("_unit"):
+            if repair.kind.endswith("_unit") and repair.kind in {doubt.kind for doubt in doubts}:
                 changed = repair.apply(inputs)
-                if len(find_doubts(changed)) < len(find_doubts(inputs)):
-                    inputs = changed
-        return inputs if len(find_doubts(inputs)) < count else None
+                left = _doubts(changed)
+                if len(left) < len(doubts):
+                    inputs, doubts = changed, left
+                    undone.append(repair)
+        return _apply(undone, self.whole) if undone else None
+
+
+def _apply(repairs: Sequence[Repair], inputs: Inputs) -> Inputs:
+    for repair in repairs:
+        inputs = repair.apply(inputs)
+    return inputs
 
 
 def _doubts(inputs: Inputs) -> list[Fault]:

@@ -75,7 +75,7 @@ def make_case(seed: int) -> Case:
     Example:
         >>> case = make_case(3)
         >>> case.name, case.inputs.can_render
-        ('bent-low-3', True)
+        ('bottle-low-3', True)
     """
     kinds = [OBJECT_KINDS[(seed + 2 * i) % len(OBJECT_KINDS)] for i in range(3)]
     things = [make_object(kind, seed + 10 * i, texture="low") for i, kind in enumerate(kinds)]
