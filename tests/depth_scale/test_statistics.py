@@ -6,22 +6,24 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sightline.depth_scale import depth_statistic, weighted_quantile
 from sightline.depth_scale.statistics import contact_weights
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # sorted, and selected
+@settings(deadline=None)  # the first run compiles
 @given(
-    st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 4)), min_size=1, max_size=20),
-    st.sampled_from([0.2, 0.5, 0.9]),
+    pairs=st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 4)), min_size=1, max_size=20),
+    quantile=st.sampled_from([0.2, 0.5, 0.9]),
 )
 def test_a_weighted_quantile_is_that_of_repeated_values(
-    pairs: list[tuple[float, int]], quantile: float
+    dtype: torch.dtype, pairs: list[tuple[float, int]], quantile: float
 ) -> None:
-    values = torch.tensor([[value for value, _ in pairs]], dtype=torch.float64)
-    counts = torch.tensor([[count for _, count in pairs]], dtype=torch.float64)
+    values = torch.tensor([[value for value, _ in pairs]], dtype=dtype)
+    counts = torch.tensor([[count for _, count in pairs]], dtype=dtype)
     repeated = values[0].repeat_interleave(counts[0].long())
     found = weighted_quantile(values, counts, quantile)
     if len(repeated) == 0:
@@ -31,6 +33,7 @@ def test_a_weighted_quantile_is_that_of_repeated_values(
     assert found.item() == repeated.sort().values[needed - 1].item()
 
 
+@settings(deadline=None)  # the first run compiles
 @given(st.integers(1, 30), st.integers(0, 10_000))
 def test_binary_weights_give_torchs_median(count: int, seed: int) -> None:
     values = torch.rand(1, count, generator=torch.Generator().manual_seed(seed))

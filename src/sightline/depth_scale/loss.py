@@ -152,7 +152,9 @@ def depth_aware_scale_loss(
     expected = expected_size(k, seen.focal, seen.depth, depth_mode, eps=eps)
     reason = seen.reason.masked_fill(bad_k & (seen.reason == 0), Invalid.CONSTANT)
     valid = reason == Invalid.NO
-    ratio = torch.where(valid, _floored_log(seen.size + eps, seen.floor) - (expected + eps).log(), 0.0)
+    # A size that is NaN must not meet the logarithm: its gradient would be NaN even when it does not count.
+    size = seen.size.masked_fill(~valid, 1.0)
+    ratio = (_floored_log(size + eps, seen.floor) - (expected + eps).log()).masked_fill(~valid, 0.0)
     if border_policy == "one_sided":
         ratio = torch.where(seen.truncated, ratio.clamp_min(0), ratio)
     penalty = ratio.square() if huber_delta is None else _huber(ratio, huber_delta)
@@ -208,8 +210,9 @@ def relative_scale_loss(
     expected = target.size.detach() * unit
     reason = torch.where(seen.reason == 0, target.reason, seen.reason)
     valid = reason == Invalid.NO
-    logs = _floored_log(seen.size + eps, seen.floor) - _floored_log(expected + eps, seen.floor)
-    ratio = torch.where(valid, logs, 0.0)
+    sizes = (size.masked_fill(~valid, 1.0) + eps for size in (seen.size, expected))
+    logs = [_floored_log(size, seen.floor) for size in sizes]
+    ratio = (logs[0] - logs[1]).masked_fill(~valid, 0.0)
     penalty = ratio.square() if huber_delta is None else _huber(ratio, huber_delta)
     num_valid = valid.sum()
     return penalty.sum() / num_valid.clamp_min(1), _info(seen, expected, ratio, valid, reason, num_valid)
@@ -254,13 +257,12 @@ def _constants(
         table = k_obj.to(like)
         k = torch.where(known, table[torch.where(known, row, 0)], torch.nan)
     bad = ~((k > 0) & (k < torch.inf))
-    return torch.where(bad, 1.0, k), bad
+    return k.masked_fill(bad, 1.0), bad
 
 
 def _floored_log(size: Tensor, floor: Tensor) -> Tensor:
     """The logarithm, continued along its tangent below ``floor``: a vanishing mask keeps a finite slope."""
-    small = size < floor
-    return torch.where(small, floor.log() + size / floor - 1, torch.where(small, floor, size).log())
+    return size.maximum(floor).log() + (size / floor).clamp_max(1) - 1
 
 
 def _huber(ratio: Tensor, delta: float) -> Tensor:
@@ -271,7 +273,7 @@ def _info(
     seen: Observation, expected: Tensor, ratio: Tensor, valid: Tensor, reason: Tensor, num_valid: Tensor
 ) -> DepthScaleLossInfo:
     def shown(value: Tensor) -> Tensor:
-        return torch.where(valid, value.detach(), torch.nan)
+        return value.detach().masked_fill(~valid, torch.nan)
 
     return DepthScaleLossInfo(
         s_pred=seen.size.detach().view(-1, 1, 1, 1),

@@ -53,15 +53,19 @@ def measure_scale(
         >>> [round(measure_scale(mask, name).item(), 2) for name in ("sqrt_area", "bbox_height", "perimeter")]
         [4.24, 6.0, 18.0]
     """
-    if measure not in _MEASURES:
+    if measure not in get_args(ScaleMeasure):
         raise ValueError(
             f"scale_measure: expected one of {', '.join(get_args(ScaleMeasure))}, got {measure!r}"
         )
     mask = as_maps(mask01, "mask01")[:, 0]
-    finite = mask.detach().sum((-2, -1)).isfinite()
-    # A sum's gradient does not depend on the mask; that of the others does, and 0 * NaN would be NaN.
-    safe = mask if measure == "sqrt_area" else torch.where(finite[:, None, None], mask, 0.0)
-    return torch.where(finite, _MEASURES[measure](safe, cell), torch.nan).view(-1, 1, 1, 1)
+    area = mask.sum((-2, -1))
+    broken = ~area.detach().isfinite()
+    if measure == "sqrt_area":
+        size = _sqrt_area(area.masked_fill(broken, 1.0), cell)
+    else:
+        # Other than a sum's, their gradient depends on the mask, and 0 * NaN would be NaN.
+        size = _MEASURES[measure](torch.where(broken[:, None, None], 0.0, mask), cell)
+    return size.masked_fill(broken, torch.nan).view(-1, 1, 1, 1)
 
 
 def mean_cell(cell: CellSize) -> Tensor | float:
@@ -118,10 +122,9 @@ def _span(occupied: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
     return torch.where(occupied.any(-1), last - first + 1, 0).float()
 
 
-def _sqrt_area(mask: Tensor, cell: CellSize) -> Tensor:
-    area = mask.sum((-2, -1)).nan_to_num(0.0, 0.0)
-    root = area.clamp_min(_ONE_CELL).sqrt()
-    return torch.where(area < _ONE_CELL, (area + _ONE_CELL) / 2, root) * mean_cell(cell)
+def _sqrt_area(area: Tensor, cell: CellSize) -> Tensor:
+    below = (area.clamp_max(_ONE_CELL) - _ONE_CELL) / 2
+    return (area.clamp_min(_ONE_CELL).sqrt() + below) * mean_cell(cell)
 
 
 def _height(mask: Tensor, cell: CellSize) -> Tensor:
@@ -160,7 +163,6 @@ def _perimeter(mask: Tensor, cell: CellSize) -> Tensor:
 
 
 _MEASURES: dict[str, Callable[[Tensor, CellSize], Tensor]] = {
-    "sqrt_area": _sqrt_area,
     "bbox_height": _height,
     "bbox_width": _width,
     "diagonal": _diagonal,

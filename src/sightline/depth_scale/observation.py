@@ -106,19 +106,17 @@ def observe(
     # The last one that holds stays: from the least to the most basic reason.
     if options.border_policy == "ignore":
         reason = reason.masked_fill(truncated, Invalid.TRUNCATED)
-    bad_focal = ~((focal > 0) & focal.isfinite())
+    bad_focal = ~((focal > 0) & (focal < torch.inf))
     reason = reason.masked_fill(bad_focal, Invalid.FOCAL)
     reason = reason.masked_fill(stat <= 0, Invalid.DEPTH_NOT_POSITIVE)
     reason = reason.masked_fill(stat.isnan(), Invalid.NO_DEPTH)
     reason = reason.masked_fill(covered <= 0, Invalid.MASK_EMPTY)
     reason = reason.masked_fill(size.isnan(), Invalid.MASK_NOT_FINITE)
-    floor = torch.ones_like(focal) * mean_cell(cell)
-    usable = stat > 0
     return Observation(
         size,
-        floor,
-        torch.where(usable, stat, 1.0),
-        torch.where(bad_focal, 1.0, focal),
+        torch.ones_like(focal) * mean_cell(cell),
+        stat.masked_fill(~(stat > 0), 1.0),
+        focal.masked_fill(bad_focal, 1.0),
         truncated,
         reason,
     )

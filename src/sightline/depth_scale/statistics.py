@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -69,7 +70,8 @@ def weighted_quantile(
 ) -> Float[Tensor, "b"]:
     """The smallest value at which the weights of all up to it reach a share of their total.
 
-    It costs one sort. What has no weight is never chosen, so missing values may be anything.
+    On a CPU single precision is selected in three sweeps, a twentieth of a sort; all else is sorted. What has
+    no weight is never chosen, so missing values may be anything.
 
     Args:
         values: ``(B, n)``.
@@ -91,23 +93,37 @@ def weighted_quantile(
     if not 0 < quantile < 1:
         raise ValueError(f"quantile: expected a number between 0 and 1, got {quantile}")
     with torch.no_grad():
-        order = values.argsort(-1)
-        reached = weights.gather(-1, order).cumsum(-1)
-        # The total is the last sum itself: another order of adding could exceed it by a rounding.
-        goal = quantile * reached[:, -1:]
-        chosen = [(reached < goal).sum(-1, keepdim=True)]
-        if midpoint:
-            chosen.append((reached <= goal).sum(-1, keepdim=True))
-        places = order.gather(-1, torch.cat(chosen, -1).clamp_max(values.shape[-1] - 1))
-        known = reached[:, -1] > 0
-    return torch.where(known, values.gather(-1, places).mean(-1), torch.nan)
+        compiled = values.device.type == "cpu" and values.dtype == weights.dtype == torch.float32
+        find = _select_places if compiled and not torch.compiler.is_compiling() else _sort_places
+        places, known = find(values, weights, quantile)
+    chosen = values.gather(-1, places if midpoint else places[:, :1])
+    return chosen.mean(-1).masked_fill(~known, torch.nan)
+
+
+def _sort_places(values: Tensor, weights: Tensor, quantile: float) -> tuple[Tensor, Tensor]:
+    """The place of the quantile, and of the next value where the share is met exactly, ``(B, 2)``."""
+    order = values.argsort(-1)
+    reached = weights.gather(-1, order).cumsum(-1)
+    # The total is the last sum itself: another order of adding could exceed it by a rounding.
+    goal = quantile * reached[:, -1:]
+    chosen = torch.stack([(reached < goal).sum(-1), (reached <= goal).sum(-1)], -1)
+    return order.gather(-1, chosen.clamp_max(values.shape[-1] - 1)), reached[:, -1] > 0
+
+
+def _select_places(values: Tensor, weights: Tensor, quantile: float) -> tuple[Tensor, Tensor]:
+    from sightline.depth_scale.quantile_numba import find_quantile_places
+
+    places = torch.empty(len(values), 2, dtype=torch.int64)
+    bits = values.detach().contiguous().view(torch.int32).numpy().view(np.uint32)
+    find_quantile_places(bits, weights.detach().contiguous().numpy(), quantile, places.numpy())
+    return places.clamp_min(0), places[:, 0] >= 0
 
 
 def _mean(values: Float[Tensor, "b n"], weights: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
     total = weights.sum(-1)
-    known = total > 0
-    mean = (values * weights).sum(-1) / torch.where(known, total, 1.0)
-    return torch.where(known, mean, torch.nan)
+    unknown = total <= 0
+    mean = (values * weights).sum(-1) / total.masked_fill(unknown, 1.0)
+    return mean.masked_fill(unknown, torch.nan)
 
 
 def _trimmed_mean(values: Tensor, weights: Tensor, trim: float) -> Tensor:

@@ -83,8 +83,8 @@ def make_insertion_scene(
     Example:
         >>> from sightline.synthetic.objects import make_object
         >>> scene = make_insertion_scene(make_object("can", 0), 0)
-        >>> bool((scene.mask & ~scene.places[0]).any()), bool((scene.target_depth > scene.context_depth).any())
-        (False, False)
+        >>> bool(scene.mask.any()), bool((scene.mask & ~scene.places[0]).any())
+        (True, False)
     """
     rng = np.random.default_rng([seed, 77])
     extent = thing.mesh.vertices.amax(0) - thing.mesh.vertices.amin(0)
