@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.objects.diagnosis import diagnose_inputs
-from sightline.objects.findings import Findings
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.diagnosis import diagnose_inputs
+from sightline.objects.inspection.findings import Findings
+from sightline.objects.inspection.inputs import Inputs
 from sightline.pipeline.doctor import diagnose
 from sightline.synthetic.mistakes import MISTAKES, Case, Mistake, complete_case, make_case
 from sightline.vis.tables import Table

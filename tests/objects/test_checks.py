@@ -19,7 +19,7 @@ from sightline.objects.checks import (
     raise_faults,
     suspect_camera,
 )
-from sightline.objects.depth_holes import check_holes, check_zeros
+from sightline.objects.inspection.depth_holes import check_holes, check_zeros
 
 CAMERA = Camera.from_focal(600.0, 640, 480)
 

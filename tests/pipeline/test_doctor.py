@@ -16,8 +16,8 @@ from sightline.formats.results import write_results
 from sightline.geometry.cameras import Camera
 from sightline.geometry.pnp import solve_pnp
 from sightline.geometry.quaternions import quaternion_wxyz_from_matrix
-from sightline.objects.diagnosis import diagnose_inputs
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.diagnosis import diagnose_inputs
+from sightline.objects.inspection.inputs import Inputs
 from sightline.pipeline.doctor import Diagnosis, diagnose, draw_diagnosis
 from sightline.records import PoseEstimate
 from sightline.synthetic.mistakes import MISTAKES, Case, complete_case, make_case

@@ -6,13 +6,13 @@ wants it. Every file is written whole or not at all.
 
 ==================  =======================================================================================
 ``atomic``          writing that leaves nothing half-written, for files and for folders
-``images``          pictures, 16-bit depth maps, masks
+``images``          pictures, 16-bit depth maps, masks; ``depth_arrays``: depth as NumPy files
 ``exif``            what a photograph tells of its camera
 ``videos``          frames in and out through PyAV
 ``meshes``          PLY, OBJ, GLB, STL to a ``TriangleMesh`` in metres, and back; beside it ``mesh_units``
                     (which unit, and why), ``mesh_appearance`` (all colours to one source),
                     ``mesh_headers``, ``mesh_sidecars`` and ``mesh_writing``
-``camera_json``     one camera; ``posed_photos``: photographs with poses
+``camera_json``     one camera; ``pose_json``: one pose; ``posed_photos``: photographs with poses
 ``frames``          the common ground of the data sets: ``Frame``, ``FrameObject``, ``FrameSet``
 ``bop_scene``       BOP, read; ``bop_writing`` written; ``bop_dataset`` with ``bop_models`` and targets
 ``bop_results``     pose results as CSV; ``bop_detections``: detections as JSON

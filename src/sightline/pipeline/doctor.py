@@ -13,9 +13,9 @@ from sightline.formats.images import write_image
 from sightline.formats.json_files import null_if_not_finite
 from sightline.objects.card import ObjectCard
 from sightline.objects.checks import Fault
-from sightline.objects.consistency import Views, length_in_words
-from sightline.objects.diagnosis import diagnose_inputs
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.consistency import Views, length_in_words
+from sightline.objects.inspection.diagnosis import diagnose_inputs
+from sightline.objects.inspection.inputs import Inputs
 from sightline.pipeline.doctor_inputs import (
     Gathered,
     Given,

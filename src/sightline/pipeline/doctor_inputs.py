@@ -19,9 +19,9 @@ from sightline.formats.pose_json import read_pose_numbers
 from sightline.geometry.cameras import Camera
 from sightline.objects.card import ObjectCard
 from sightline.objects.card_files import load_card
-from sightline.objects.consistency import length_in_words
-from sightline.objects.diagnosis import diagnose_inputs
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.consistency import length_in_words
+from sightline.objects.inspection.diagnosis import diagnose_inputs
+from sightline.objects.inspection.inputs import Inputs
 from sightline.records import PoseEstimate, TriangleMesh
 
 Given = Path | str | np.ndarray | Tensor | Camera | None

@@ -7,7 +7,8 @@
 * ``silhouettes``, ``layout``: what covers what, and where objects are put; ``scenes``: `make_scene`.
 * ``datasets``: scenes as a BOP data set.
 * ``exam_settings``, ``exam``, ``exam_scores``: the frozen exam's values, its pictures, its scorers.
-* ``demo``: the embedded example.
+* ``demo``: the embedded example. ``insertion``: rooms without and with an object.
+* ``mistakes``: inputs of one object with a planted fault of unit, frame or file.
 
 The same seed gives the same bytes. Metres; the object's z is up, its front looks to -y.
 """

@@ -19,7 +19,7 @@ from sightline.geometry.quaternions import (
     quaternion_wxyz_from_matrix,
     quaternion_xyzw_from_matrix,
 )
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.inputs import Inputs
 from sightline.records import TriangleMesh
 from sightline.rendering import render_views
 from sightline.synthetic.objects import OBJECT_KINDS, make_object

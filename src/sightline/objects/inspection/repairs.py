@@ -24,7 +24,7 @@ from sightline.geometry.quaternions import (
     quaternion_wxyz_from_matrix,
     quaternion_xyzw_from_matrix,
 )
-from sightline.objects.inputs import Inputs, is_intrinsic, is_rigid
+from sightline.objects.inspection.inputs import Inputs, is_intrinsic, is_rigid
 
 # Standard picture sizes are these factors apart.
 _PICTURE_FACTORS = (1 / 4, 1 / 3, 3 / 8, 1 / 2, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 2, 8 / 3, 3, 4)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sightline.geometry.poses import invert
-from sightline.objects.consistency import Views
-from sightline.objects.diagnosis import PASSES, RESTORED, diagnose_inputs
-from sightline.objects.findings import Findings
-from sightline.objects.input_checks import undo_certain
-from sightline.objects.inputs import Inputs, is_rigid
-from sightline.objects.repairs import find_repairs
+from sightline.objects.inspection.consistency import Views
+from sightline.objects.inspection.diagnosis import PASSES, RESTORED, diagnose_inputs
+from sightline.objects.inspection.findings import Findings
+from sightline.objects.inspection.input_checks import undo_certain
+from sightline.objects.inspection.inputs import Inputs, is_rigid
+from sightline.objects.inspection.repairs import find_repairs
 from sightline.records import TriangleMesh
 from sightline.synthetic.mistakes import MISTAKES, Case, make_case
 

@@ -20,7 +20,7 @@ from sightline.geometry.boxes import area, boxes_from_masks, iou
 from sightline.geometry.depth import pixel_grid
 from sightline.geometry.distortion import distort_pixels, undistort_pixels
 from sightline.geometry.intrinsics import resize_intrinsics
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.inputs import Inputs
 from sightline.records import TriangleMesh
 from sightline.rendering import PreparedMesh, render_views
 

@@ -12,8 +12,8 @@ from sightline.geometry.boxes import denormalize
 from sightline.geometry.intrinsics import resize_intrinsics
 from sightline.objects import checks
 from sightline.objects.checks import Fault, ImageSize
-from sightline.objects.depth_holes import check_holes, check_zeros
-from sightline.objects.inputs import Inputs, is_intrinsic
+from sightline.objects.inspection.depth_holes import check_holes, check_zeros
+from sightline.objects.inspection.inputs import Inputs, is_intrinsic
 
 _SAME_SHAPE = 0.02  # relative difference of two pictures' aspects
 

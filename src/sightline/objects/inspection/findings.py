@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sightline.objects.checks import Fault
-from sightline.objects.inputs import Inputs
+from sightline.objects.inspection.inputs import Inputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ import torch
 from sightline.geometry.boxes import boxes_from_masks, iou
 from sightline.geometry.depth import is_measured
 from sightline.objects.checks import Fault
-from sightline.objects.consistency import length_in_words
-from sightline.objects.findings import Findings
-from sightline.objects.input_checks import find_doubts
-from sightline.objects.inputs import Inputs, is_intrinsic
-from sightline.objects.repairs import Repair, find_repairs
+from sightline.objects.inspection.consistency import length_in_words
+from sightline.objects.inspection.findings import Findings
+from sightline.objects.inspection.input_checks import find_doubts
+from sightline.objects.inspection.inputs import Inputs, is_intrinsic
+from sightline.objects.inspection.repairs import Repair, find_repairs
 
 _BOX_PASSES, _BOX_RESTORED = 0.35, 0.65
 _INSIDE = 0.9  # share of a visible mask that lies inside the box of the whole object

@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from sightline.objects.checks import Fault
-from sightline.objects.consistency import Agreement, Views
-from sightline.objects.findings import Findings
-from sightline.objects.input_checks import find_doubts, undo_certain
-from sightline.objects.inputs import Inputs
-from sightline.objects.repairs import Repair, find_repairs, scale_focal
-from sightline.objects.without_pose import compare_without_drawing
+from sightline.objects.inspection.consistency import Agreement, Views
+from sightline.objects.inspection.findings import Findings
+from sightline.objects.inspection.input_checks import find_doubts, undo_certain
+from sightline.objects.inspection.inputs import Inputs
+from sightline.objects.inspection.repairs import Repair, find_repairs, scale_focal
+from sightline.objects.inspection.without_pose import compare_without_drawing
 
 # How well each observation must agree to be let pass, and to count as repaired; what lies between is a
 # pose or a mask that is not exact.
