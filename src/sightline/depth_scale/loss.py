@@ -152,9 +152,8 @@ def depth_aware_scale_loss(
     expected = expected_size(k, seen.focal, seen.depth, depth_mode, eps=eps)
     reason = seen.reason.masked_fill(bad_k & (seen.reason == 0), Invalid.CONSTANT)
     valid = reason == Invalid.NO
-    # A size that is NaN must not meet the logarithm: its gradient would be NaN even when it does not count.
-    size = seen.size.masked_fill(~valid, 1.0)
-    ratio = (_floored_log(size + eps, seen.floor) - (expected + eps).log()).masked_fill(~valid, 0.0)
+    ratio = _floored_log(seen.size + eps, seen.floor) - (expected + eps).log()
+    ratio = ratio.masked_fill(~valid, 0.0)
     if border_policy == "one_sided":
         ratio = torch.where(seen.truncated, ratio.clamp_min(0), ratio)
     penalty = ratio.square() if huber_delta is None else _huber(ratio, huber_delta)
@@ -210,8 +209,7 @@ def relative_scale_loss(
     expected = target.size.detach() * unit
     reason = torch.where(seen.reason == 0, target.reason, seen.reason)
     valid = reason == Invalid.NO
-    sizes = (size.masked_fill(~valid, 1.0) + eps for size in (seen.size, expected))
-    logs = [_floored_log(size, seen.floor) for size in sizes]
+    logs = [_floored_log(size + eps, seen.floor) for size in (seen.size, expected)]
     ratio = (logs[0] - logs[1]).masked_fill(~valid, 0.0)
     penalty = ratio.square() if huber_delta is None else _huber(ratio, huber_delta)
     num_valid = valid.sum()
