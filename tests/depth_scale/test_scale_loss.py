@@ -283,10 +283,9 @@ def test_truncated_masks() -> None:
     assert ignored.item() == 0
     assert info.reason.tolist() == [Invalid.TRUNCATED, Invalid.TRUNCATED]
     assert hinged.item() == pytest.approx(large**2 / 2, rel=1e-4)
-    whole_but_small, _ = depth_aware_scale_loss(
-        square(side=10), flat(0.5), FOCAL, K, border_policy="one_sided"
-    )
-    assert whole_but_small.item() == pytest.approx(math.log(2) ** 2, rel=1e-4)
+    small_but_whole = square(side=10)
+    kept, _ = depth_aware_scale_loss(small_but_whole, flat(0.5), FOCAL, K, border_policy="one_sided")
+    assert kept.item() == pytest.approx(math.log(2) ** 2, rel=1e-4)
 
 
 def test_a_mask_that_is_not_finite_is_invalid() -> None:
