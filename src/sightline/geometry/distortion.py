@@ -207,13 +207,16 @@ def _solve_radius(target: Tensor, coefficients: Tensor, limit: Tensor) -> Tensor
     k1, k2, _, _, k3 = coefficients.unbind(-1)
     low, high = torch.zeros_like(target), limit.expand(target.shape).clone()
     radius = torch.minimum(target, high)
+    change = torch.full_like(target, torch.inf)
     for _ in range(_RADIAL_STEPS):
         u = radius * radius
         excess = radius * (1 + u * (k1 + u * (k2 + u * k3))) - target
         low, high = torch.where(excess < 0, radius, low), torch.where(excess > 0, radius, high)
         newton = radius - excess / (1 + u * (3 * k1 + u * (5 * k2 + u * 7 * k3)))
         halved = torch.where(high.isfinite(), (low + high) / 2, 2 * low + target)
-        moved = torch.where((newton >= low) & (newton <= high), newton, halved)
+        # A step that is not half as long as the last may be one of a cycle; halving the bracket ends it.
+        trusted = (newton >= low) & (newton <= high) & ((newton - radius).abs() <= change / 2)
+        moved = torch.where(trusted, newton, halved)
         change, radius = (moved - radius).abs(), moved
         if not (change > 1e-3 * radius).any():  # a start for the planar Newton, not the answer
             break
