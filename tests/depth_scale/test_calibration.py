@@ -48,19 +48,23 @@ def test_bad_samples_are_left_out_and_counted() -> None:
     masks[5] = 0.0
     depth[6] = math.nan
     focal = torch.tensor([400.0, 400, 400, 400, -1, 400, 400])
-    found = estimate_k_obj_from_dataset(masks, depth, focal, "depth", with_spread=True)
+    assert estimate_k_obj_from_dataset(masks, depth, focal, "depth").item() == pytest.approx(SIDE_M, rel=0.01)
+    calibrator = ScaleCalibrator()
+    calibrator.update(masks, depth, focal)
+    found = calibrator.result()
     assert (found.num_used, found.num_given) == (4, 7)
-    assert found.k_obj.item() == pytest.approx(SIDE_M, rel=0.01)
-    assert 0 <= found.spread.item() < 0.01
+    assert found.value == pytest.approx(SIDE_M, rel=0.01)
+    assert 0 <= found.spread < 0.01
 
 
 def test_spread_is_that_of_the_samples() -> None:
     masks, depth = squares([1.0] * 400)
     generator = torch.Generator().manual_seed(0)
     noisy = depth * (0.1 * torch.randn(400, 1, 1, 1, generator=generator)).exp()
-    found = estimate_k_obj_from_dataset(masks, noisy, 400.0, "depth", with_spread=True)
-    assert found.spread.item() == pytest.approx(0.1, rel=0.15)
-    assert found.k_obj.item() == pytest.approx(SIDE_M, rel=0.02)
+    calibrator = ScaleCalibrator()
+    calibrator.update(masks, noisy, 400.0)
+    assert calibrator.result().spread == pytest.approx(0.1, rel=0.15)
+    assert calibrator.result().value == pytest.approx(SIDE_M, rel=0.02)
 
 
 def test_none_left_is_an_error_with_the_reasons() -> None:

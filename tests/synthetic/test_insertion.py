@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sightline.depth_scale import estimate_k_obj_from_dataset
+from sightline.depth_scale import ScaleCalibrator
 from sightline.geometry.poses import transform
 from sightline.synthetic import make_object
 from sightline.synthetic.insertion import InsertionScene, make_insertion_scene
@@ -41,9 +41,11 @@ def test_size_follows_from_depth_and_focal_length(scenes):
     depth = torch.stack([scene.context_depth for scene in scenes])
     feet = torch.stack([scene.feet[0] for scene in scenes])
     focal = torch.tensor([scene.camera.K[0, 0].item() for scene in scenes])
-    found = estimate_k_obj_from_dataset(masks, depth, focal, "depth", depth_mask01=feet, with_spread=True)
+    calibrator = ScaleCalibrator()
+    calibrator.update(masks, depth, focal, depth_mask01=feet)
+    found = calibrator.result()
     assert found.spread < 0.06
-    assert 0.2 < found.k_obj < 0.4  # metres: a can of 30 cm
+    assert 0.2 < found.value < 0.4  # metres: a can of 30 cm
 
 
 def test_the_same_seed_gives_the_same_bytes(scenes):

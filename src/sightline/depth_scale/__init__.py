@@ -8,7 +8,6 @@ estimates depth from a picture; ``folder`` and ``scale_check`` judge a folder of
 """
 
 from sightline.depth_scale.calibration import (
-    KEstimate,
     ScaleCalibrator,
     ScaleConstant,
     estimate_k_obj_from_dataset,
@@ -35,7 +34,6 @@ __all__ = [
     "InsertionLoss",
     "InsertionTerms",
     "Invalid",
-    "KEstimate",
     "ScaleCalibrator",
     "ScaleCheck",
     "ScaleConstant",

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -88,15 +88,6 @@ class ScaleConstant:
             bool(entry.require("in_image_pixels")),
             dict(entry.require("dropped")),
         )
-
-
-class KEstimate(NamedTuple):
-    """``k_obj`` (a scalar tensor), its relative spread, and how many samples of how many it rests on."""
-
-    k_obj: Float[Tensor, ""]
-    spread: Float[Tensor, ""]
-    num_used: int
-    num_given: int
 
 
 class SampleConstants(NamedTuple):
@@ -227,48 +218,6 @@ class ScaleCalibrator:
         )
 
 
-@overload
-def estimate_k_obj_from_dataset(
-    gt_mask01: Shaped[Tensor, "..."],
-    depth_map: Shaped[Tensor, "..."],
-    f_px: Shaped[Tensor, "..."] | float | int,
-    depth_mode: DepthMode | str = ...,
-    depth_stat: DepthStat | str = ...,
-    scale_measure: ScaleMeasure | str = ...,
-    *,
-    with_spread: Literal[False] = ...,
-    quantile: float = ...,
-    depth_of: DepthOf | str = ...,
-    depth_mask01: Shaped[Tensor, "..."] | None = ...,
-    contact_band: float | None = ...,
-    image_width_px: Shaped[Tensor, "..."] | float | int | None = ...,
-    image_height_px: Shaped[Tensor, "..."] | float | int | None = ...,
-    border_policy: BorderPolicy | str = ...,
-    zero_is_missing: bool | None = ...,
-) -> Float[Tensor, ""]: ...
-
-
-@overload
-def estimate_k_obj_from_dataset(
-    gt_mask01: Shaped[Tensor, "..."],
-    depth_map: Shaped[Tensor, "..."],
-    f_px: Shaped[Tensor, "..."] | float | int,
-    depth_mode: DepthMode | str = ...,
-    depth_stat: DepthStat | str = ...,
-    scale_measure: ScaleMeasure | str = ...,
-    *,
-    with_spread: Literal[True],
-    quantile: float = ...,
-    depth_of: DepthOf | str = ...,
-    depth_mask01: Shaped[Tensor, "..."] | None = ...,
-    contact_band: float | None = ...,
-    image_width_px: Shaped[Tensor, "..."] | float | int | None = ...,
-    image_height_px: Shaped[Tensor, "..."] | float | int | None = ...,
-    border_policy: BorderPolicy | str = ...,
-    zero_is_missing: bool | None = ...,
-) -> KEstimate: ...
-
-
 def estimate_k_obj_from_dataset(
     gt_mask01: Shaped[Tensor, "..."],
     depth_map: Shaped[Tensor, "..."],
@@ -277,7 +226,6 @@ def estimate_k_obj_from_dataset(
     depth_stat: DepthStat | str = "median",
     scale_measure: ScaleMeasure | str = "sqrt_area",
     *,
-    with_spread: bool = False,
     quantile: float = 0.5,
     depth_of: DepthOf | str = "target",
     depth_mask01: Shaped[Tensor, "..."] | None = None,
@@ -286,11 +234,11 @@ def estimate_k_obj_from_dataset(
     image_height_px: Shaped[Tensor, "..."] | float | int | None = None,
     border_policy: BorderPolicy | str = "keep",
     zero_is_missing: bool | None = None,
-) -> Float[Tensor, ""] | KEstimate:
+) -> Float[Tensor, ""]:
     """Calibrate an object's constant: the median of ``s / (f d)``, or of ``s Z / f`` of depth.
 
     Samples that cannot be used (an empty mask, no depth, no focal length) are left out. For a data set that
-    does not fit into memory, or to keep what the value rests on, use :class:`ScaleCalibrator`.
+    does not fit into memory, and for the spread and the counts, use :class:`ScaleCalibrator`.
 
     Args:
         gt_mask01: true masks, 2 to 4 dimensions.
@@ -299,7 +247,6 @@ def estimate_k_obj_from_dataset(
         depth_mode: what the depth maps hold.
         depth_stat: how they are reduced to one number.
         scale_measure: which length of the mask is its size.
-        with_spread: give the spread and the counts too.
         quantile: of the median.
         depth_of: of which picture the depth is.
         depth_mask01: where depth is read, if not under the mask.
@@ -310,7 +257,7 @@ def estimate_k_obj_from_dataset(
         zero_is_missing: whether depth that is not positive is missing; None: in ``"depth"`` mode.
 
     Returns:
-        The constant as a scalar tensor, on the masks' device; with ``with_spread`` a :class:`KEstimate`.
+        The constant as a scalar tensor, on the masks' device.
 
     Raises:
         ValueError: no sample can be used, shapes that do not broadcast, or an unknown mode.
@@ -320,8 +267,6 @@ def estimate_k_obj_from_dataset(
         >>> mask[0, :, 8:24, 8:24] = 1.0
         >>> estimate_k_obj_from_dataset(mask, depth, 320.0)
         tensor(0.1000)
-        >>> estimate_k_obj_from_dataset(mask, depth, 320.0, with_spread=True).num_used
-        1
     """
     options = ScaleOptions(
         depth_mode=depth_mode,
@@ -344,9 +289,5 @@ def estimate_k_obj_from_dataset(
         image_width_px=image_width_px,
         image_height_px=image_height_px,
     )
-    constant = calibrator.result()
-    k_obj = found.k.nanmedian()
-    if not with_spread:
-        return k_obj
-    spread = k_obj.new_tensor(constant.spread)
-    return KEstimate(k_obj, spread, constant.num_used, constant.num_given)
+    calibrator.result()  # raises where there is none
+    return found.k.nanmedian()
