@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 
@@ -68,6 +68,30 @@ def as_pair(
         dtype = torch.promote_types(a.dtype, b.dtype)
         a, b = a.to(dtype), b.to(dtype)
     return a, b
+
+
+def mend(
+    value: Float[Tensor, "b"], given: Shaped[Tensor, "..."] | float | int
+) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"] | None]:
+    """Put 1 in place of what is not positive and finite, so that it harms no gradient.
+
+    Args:
+        value: ``(B,)``, of :func:`as_samples`.
+        given: what it was made of; a plain number was checked there.
+
+    Returns:
+        The values, and which were replaced; None where none can be.
+
+    Example:
+        >>> given = torch.tensor([500.0, -1.0, torch.nan])
+        >>> value, bad = mend(given, given)
+        >>> value.tolist(), bad.tolist()
+        ([500.0, 1.0, 1.0], [False, True, True])
+    """
+    if not isinstance(given, Tensor):
+        return value, None
+    bad = ~((value > 0) & (value < torch.inf))
+    return value.masked_fill(bad, 1.0), bad
 
 
 def as_samples(

@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from sightline.depth_scale.loss import warn_of_small_masks
 from sightline.depth_scale.measures import ScaleMeasure
-from sightline.depth_scale.observation import expected_size, observe
+from sightline.depth_scale.observation import expected_size, observe, warn_of_small_masks
 from sightline.depth_scale.options import REASONS, BorderPolicy, DepthMode, DepthOf, Invalid, ScaleOptions
 from sightline.depth_scale.statistics import DepthStat
 from sightline.formats.json_files import Fields, read_json, write_json
@@ -134,6 +133,8 @@ def sample_constants(
             image_width_px=image_width_px,
             image_height_px=image_height_px,
         )
+        if options.scale_measure == "sqrt_area":
+            warn_of_small_masks(seen)
         k = seen.size / expected_size(1.0, seen.focal, seen.depth, options.depth_mode)
         return SampleConstants(torch.where(seen.reason == 0, k, torch.nan), seen.reason)
 
@@ -278,8 +279,6 @@ def estimate_k_obj_from_dataset(
         border_policy=border_policy,
         zero_is_missing=zero_is_missing,
     )
-    if scale_measure == "sqrt_area":
-        warn_of_small_masks(gt_mask01)
     calibrator = ScaleCalibrator(options)
     found = calibrator.update(
         gt_mask01,

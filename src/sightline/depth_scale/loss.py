@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,13 +10,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from sightline.depth_scale.batches import as_samples
+from sightline.depth_scale.batches import as_samples, mend
 from sightline.depth_scale.measures import ScaleMeasure
-from sightline.depth_scale.observation import Observation, expected_size, has_small_mask, observe
+from sightline.depth_scale.observation import Observation, expected_size, observe, warn_of_small_masks
 from sightline.depth_scale.options import REASONS, BorderPolicy, DepthMode, DepthOf, Invalid, ScaleOptions
 from sightline.depth_scale.statistics import DepthStat
-
-SMALL_MASK_CELLS = 16.0  # below, one cell more or less at the rim changes sqrt(area) by a tenth and more
 
 
 class DepthScaleLossInfo(NamedTuple):
@@ -147,14 +144,16 @@ def depth_aware_scale_loss(
         image_height_px=image_height_px,
     )
     if scale_measure == "sqrt_area":
-        warn_of_small_masks(pred_mask01)
+        warn_of_small_masks(seen)
     k, bad_k = _constants(k_obj, object_id, like=seen.size)
     expected = expected_size(k, seen.focal, seen.depth, depth_mode, eps=eps)
-    reason = seen.reason.masked_fill(bad_k & (seen.reason == 0), Invalid.CONSTANT)
+    reason = seen.reason
+    if bad_k is not None:
+        reason = reason.masked_fill(bad_k & (reason == 0), Invalid.CONSTANT)
     valid = reason == Invalid.NO
     ratio = _floored_log(seen.size + eps, seen.floor) - (expected + eps).log()
     ratio = ratio.masked_fill(~valid, 0.0)
-    if border_policy == "one_sided":
+    if border_policy == "one_sided" and seen.truncated is not None:
         ratio = torch.where(seen.truncated, ratio.clamp_min(0), ratio)
     penalty = ratio.square() if huber_delta is None else _huber(ratio, huber_delta)
     if sample_weight is not None:
@@ -216,51 +215,25 @@ def relative_scale_loss(
     return penalty.sum() / num_valid.clamp_min(1), _info(seen, expected, ratio, valid, reason, num_valid)
 
 
-def warn_of_small_masks(mask01: Shaped[Tensor, "..."]) -> None:
-    """Advise another measure where masks have too few cells for ``sqrt_area``; nothing on accelerators.
-
-    Args:
-        mask01: soft masks.
-
-    Warns:
-        UserWarning: at least one mask is not empty and smaller than 16 cells.
-
-    Example:
-        >>> warn_of_small_masks(torch.ones(8, 8))
-    """
-    if mask01.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    if bool(has_small_mask(mask01, SMALL_MASK_CELLS)):
-        # The same words each time, so that Python shows them once and not at every step.
-        warnings.warn(
-            f"some masks cover fewer than {SMALL_MASK_CELLS:g} cells: their sqrt_area is noisy. Use a finer "
-            "resolution, or scale_measure='bbox_height'.",
-            stacklevel=3,
-        )
-
-
 def _constants(
     k_obj: Tensor | float, object_id: Tensor | None, *, like: Tensor
-) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
+) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"] | None]:
     batch = len(like)
     if object_id is None:
-        k = as_samples(k_obj, batch, "k_obj", like=like)
-    else:
-        if not isinstance(k_obj, Tensor) or k_obj.ndim != 1:
-            raise ValueError("k_obj: expected a table of shape (K,) beside object_id")
-        if tuple(object_id.shape) not in ((batch,), (batch, 1)):
-            raise ValueError(f"object_id: expected shape ({batch},), got {tuple(object_id.shape)}")
-        row = object_id.reshape(batch).to(device=like.device, dtype=torch.long)
-        known = (row >= 0) & (row < len(k_obj))
-        table = k_obj.to(like)
-        k = torch.where(known, table[torch.where(known, row, 0)], torch.nan)
-    bad = ~((k > 0) & (k < torch.inf))
-    return k.masked_fill(bad, 1.0), bad
+        return mend(as_samples(k_obj, batch, "k_obj", like=like), k_obj)
+    if not isinstance(k_obj, Tensor) or k_obj.ndim != 1:
+        raise ValueError("k_obj: expected a table of shape (K,) beside object_id")
+    if tuple(object_id.shape) not in ((batch,), (batch, 1)):
+        raise ValueError(f"object_id: expected shape ({batch},), got {tuple(object_id.shape)}")
+    row = object_id.reshape(batch).to(device=like.device, dtype=torch.long)
+    known = (row >= 0) & (row < len(k_obj))
+    k = torch.where(known, k_obj.to(like)[torch.where(known, row, 0)], torch.nan)
+    return mend(k, k_obj)
 
 
-def _floored_log(size: Tensor, floor: Tensor) -> Tensor:
+def _floored_log(size: Tensor, floor: Tensor | float) -> Tensor:
     """The logarithm, continued along its tangent below ``floor``: a vanishing mask keeps a finite slope."""
-    return size.maximum(floor).log() + (size / floor).clamp_max(1) - 1
+    return size.clamp_min(floor).log() + (size / floor).clamp_max(1) - 1
 
 
 def _huber(ratio: Tensor, delta: float) -> Tensor:
@@ -270,8 +243,10 @@ def _huber(ratio: Tensor, delta: float) -> Tensor:
 def _info(
     seen: Observation, expected: Tensor, ratio: Tensor, valid: Tensor, reason: Tensor, num_valid: Tensor
 ) -> DepthScaleLossInfo:
+    invalid = ~valid
+
     def shown(value: Tensor) -> Tensor:
-        return value.detach().masked_fill(~valid, torch.nan)
+        return value.detach().masked_fill(invalid, torch.nan)
 
     return DepthScaleLossInfo(
         s_pred=seen.size.detach().view(-1, 1, 1, 1),

@@ -57,15 +57,39 @@ def measure_scale(
         raise ValueError(
             f"scale_measure: expected one of {', '.join(get_args(ScaleMeasure))}, got {measure!r}"
         )
-    mask = as_maps(mask01, "mask01")[:, 0]
-    area = mask.sum((-2, -1))
-    broken = ~area.detach().isfinite()
+    mask = as_maps(mask01, "mask01")
+    return size_of(mask, mask.sum((1, 2, 3)), measure, cell).view(-1, 1, 1, 1)
+
+
+def size_of(
+    mask: Float[Tensor, "b 1 h w"],
+    area: Float[Tensor, "b"],
+    measure: ScaleMeasure | str,
+    cell: CellSize = (1.0, 1.0),
+) -> Float[Tensor, "b"]:
+    """What :func:`measure_scale` gives, for who has the mask's sum already.
+
+    Args:
+        mask: ``(B, 1, H, W)`` soft masks.
+        area: ``(B,)`` their sums.
+        measure: a known one.
+        cell: width and height of a cell.
+
+    Returns:
+        ``(B,)``, in the unit of ``cell``; NaN, with a gradient of 0, for a mask that is not finite.
+
+    Example:
+        >>> mask = torch.ones(1, 1, 4, 9)
+        >>> size_of(mask, mask.sum((1, 2, 3)), "sqrt_area").item()
+        6.0
+    """
+    broken = ~(area.detach().abs() < torch.inf)
     if measure == "sqrt_area":
         size = _sqrt_area(area.masked_fill(broken, 1.0), cell)
     else:
         # Other than a sum's, their gradient depends on the mask, and 0 * NaN would be NaN.
-        size = _MEASURES[measure](torch.where(broken[:, None, None], 0.0, mask), cell)
-    return size.masked_fill(broken, torch.nan).view(-1, 1, 1, 1)
+        size = _MEASURES[measure](torch.where(broken[:, None, None], 0.0, mask[:, 0]), cell)
+    return size.masked_fill(broken, torch.nan)
 
 
 def mean_cell(cell: CellSize) -> Tensor | float:
@@ -124,7 +148,8 @@ def _span(occupied: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
 
 def _sqrt_area(area: Tensor, cell: CellSize) -> Tensor:
     below = (area.clamp_max(_ONE_CELL) - _ONE_CELL) / 2
-    return (area.clamp_min(_ONE_CELL).sqrt() + below) * mean_cell(cell)
+    root = area.clamp_min(_ONE_CELL).sqrt() + below
+    return root * mean_cell(cell)
 
 
 def _height(mask: Tensor, cell: CellSize) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from sightline.depth_scale.batches import as_maps, as_pair, as_samples
-from sightline.depth_scale.measures import CellSize, mean_cell, measure_scale, touches_border
+from sightline.depth_scale.batches import as_pair, as_samples, mend
+from sightline.depth_scale.measures import CellSize, mean_cell, size_of, touches_border
 from sightline.depth_scale.options import DepthMode, Invalid, ScaleOptions
 from sightline.depth_scale.statistics import contact_weights, depth_statistic
+
+SMALL_MASK_SIDE = 4.0  # below, one cell more or less at the rim changes the square root by a tenth and more
 
 
 class Observation(NamedTuple):
@@ -19,18 +22,18 @@ class Observation(NamedTuple):
 
     Args:
         size: length of the mask, in the unit of the cells.
-        floor: one cell in that unit: smaller sizes are noise.
+        floor: one cell in that unit: smaller sizes are noise; a number where all are alike.
         depth: the statistic, 1 where there is none.
         focal: in pixels, 1 where it is unusable.
-        truncated: whether the border cuts the mask off (only looked for where the policy asks).
+        truncated: whether the border cuts the mask off; None where the policy does not ask.
         reason: an :class:`~sightline.depth_scale.options.Invalid` as int8.
     """
 
     size: Float[Tensor, "b"]
-    floor: Float[Tensor, "b"]
+    floor: Float[Tensor, "b"] | float
     depth: Float[Tensor, "b"]
     focal: Float[Tensor, "b"]
-    truncated: Bool[Tensor, "b"]
+    truncated: Bool[Tensor, "b"] | None
     reason: Int[Tensor, "b"]
 
 
@@ -74,14 +77,15 @@ def observe(
     batch, _, height, width = mask.shape
     focal = as_samples(f_px, batch, "f_px", like=mask)
     cell = _cell_size(mask, (width, height), image_width_px, image_height_px)
-    size = measure_scale(mask, options.scale_measure, cell=cell).view(batch)
+    area = mask.sum((1, 2, 3))
+    size = size_of(mask, area, options.scale_measure, cell)
 
-    where = mask
+    where, covered = mask, area.detach()
     if depth_mask01 is not None:
         where = as_pair(depth_mask01, mask, ("depth_mask01", mask_name))[0]
+        covered = where.detach().sum((1, 2, 3))
     where = where.detach() if options.detach_stat else where
     depth = depth.detach() if options.detach_depth else depth
-    covered = where.detach().sum((1, 2, 3))
     if options.band is not None:
         where = contact_weights(where, options.band)
     values = depth.nan_to_num(0.0, 0.0, 0.0)
@@ -97,29 +101,24 @@ def observe(
         midpoint=options.midpoint,
         trim=options.trim,
     )
-    if options.border_policy == "keep":
-        truncated = torch.zeros_like(focal, dtype=torch.bool)
-    else:
-        truncated = touches_border(mask)
+    no_depth = stat.isnan()
+    truncated = None if options.border_policy == "keep" else touches_border(mask)
+    focal, bad_focal = mend(focal, f_px)
+    stat, bad_stat = mend(stat, stat)
 
     reason = torch.zeros(batch, dtype=torch.int8, device=mask.device)
     # The last one that holds stays: from the least to the most basic reason.
-    if options.border_policy == "ignore":
-        reason = reason.masked_fill(truncated, Invalid.TRUNCATED)
-    bad_focal = ~((focal > 0) & (focal < torch.inf))
-    reason = reason.masked_fill(bad_focal, Invalid.FOCAL)
-    reason = reason.masked_fill(stat <= 0, Invalid.DEPTH_NOT_POSITIVE)
-    reason = reason.masked_fill(stat.isnan(), Invalid.NO_DEPTH)
-    reason = reason.masked_fill(covered <= 0, Invalid.MASK_EMPTY)
-    reason = reason.masked_fill(size.isnan(), Invalid.MASK_NOT_FINITE)
-    return Observation(
-        size,
-        torch.ones_like(focal) * mean_cell(cell),
-        stat.masked_fill(~(stat > 0), 1.0),
-        focal.masked_fill(bad_focal, 1.0),
-        truncated,
-        reason,
-    )
+    for holds, why in (
+        (truncated if options.border_policy == "ignore" else None, Invalid.TRUNCATED),
+        (bad_focal, Invalid.FOCAL),
+        (bad_stat, Invalid.DEPTH_NOT_POSITIVE),
+        (no_depth, Invalid.NO_DEPTH),
+        (covered <= 0, Invalid.MASK_EMPTY),
+        (size.isnan(), Invalid.MASK_NOT_FINITE),
+    ):
+        if holds is not None:
+            reason = reason.masked_fill_(holds, why)
+    return Observation(size, mean_cell(cell), stat, focal, truncated, reason)
 
 
 def _cell_size(
@@ -166,16 +165,22 @@ def expected_size(
     return focal * depth if depth_mode == "inv_depth" else focal / (depth + eps)
 
 
-def has_small_mask(mask01: Shaped[Tensor, "..."], num_cells: float) -> Bool[Tensor, ""]:
-    """Whether any mask is not empty and yet smaller than some cells.
+def warn_of_small_masks(seen: Observation) -> None:
+    """Advise another measure where masks have too few cells for ``sqrt_area``; nothing on accelerators.
 
     Args:
-        mask01: soft masks.
-        num_cells: the area that suffices.
+        seen: sizes measured with ``sqrt_area``; an empty mask measures half a cell.
 
-    Example:
-        >>> bool(has_small_mask(torch.eye(3), 4.0))
-        True
+    Warns:
+        UserWarning: at least one mask is not empty and smaller than 16 cells.
     """
-    area = as_maps(mask01, "mask01").detach().sum((1, 2, 3))
-    return ((area > 0) & (area < num_cells)).any()
+    if seen.size.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    cells = seen.size.detach() / seen.floor
+    if bool(((cells > 0.5) & (cells < SMALL_MASK_SIDE)).any()):
+        # The same words each time, so that Python shows them once and not at every step.
+        warnings.warn(
+            f"some masks cover fewer than {SMALL_MASK_SIDE**2:g} cells: their sqrt_area is noisy. Use a "
+            "finer resolution, or scale_measure='bbox_height'.",
+            stacklevel=3,
+        )
