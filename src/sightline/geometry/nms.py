@@ -1,12 +1,16 @@
-"""Non-maximum suppression: greedy, exact, in any number of groups and pictures at once."""
+"""Non-maximum suppression, greedy or by lowered scores, in any number of groups and pictures at once."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sightline.geometry.boxes import iou_matrix
+
+Decay = Literal["gaussian", "linear"]
 
 _BLOCK = 1024
 
@@ -83,6 +87,61 @@ def nms_mask(
         open_ = keep[..., start:stop] & ~_any_covers(covers[..., :start, :], keep[..., :start])
         keep[..., start:stop] = _greedy(covers[..., start:, :].triu(1), open_)
     return torch.zeros_like(keep).scatter(-1, order, keep)
+
+
+@torch.no_grad()
+def matrix_nms(
+    boxes: Float[Tensor, "*batch n 4"],
+    scores: Float[Tensor, "*batch n"],
+    *,
+    decay: Decay | str = "gaussian",
+    sigma: float = 2.0,
+    groups: Int[Tensor, "*batch n"] | None = None,
+) -> Float[Tensor, "*batch n"]:
+    """Lower the scores of boxes that overlap better ones, all at once (Wang et al., SOLOv2, NeurIPS 2020).
+
+    Box j keeps the share ``min_i f(iou_ij) / f(c_i)`` over the better boxes i, where ``c_i`` is the overlap
+    of i with the best of its own betters: a box that is doubtful itself suppresses less. ``f`` is
+    ``exp(-sigma iou^2)`` or ``1 - iou``. Unlike a threshold this leaves close neighbours a chance.
+
+    Args:
+        boxes: ``(*batch, n, 4)`` ``xyxy`` pixels.
+        scores: ``(*batch, n)`` not negative, the higher the better; of equal scores the first is the better.
+            Entries of minus infinity or NaN, or with NaN in the box, are padding.
+        decay: ``gaussian`` or ``linear``.
+        sigma: how fast the Gaussian falls.
+        groups: ``(*batch, n)`` class labels: boxes of different groups do not touch each other.
+
+    Returns:
+        ``(*batch, n)`` scores in the order given, minus infinity for padding.
+
+    Raises:
+        ValueError: for another ``decay``.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0], [20.0, 0.0, 29.0, 9.0]])
+        >>> matrix_nms(boxes, torch.tensor([0.9, 0.8, 0.7]))
+        tensor([0.9000, 0.1083, 0.7000])
+    """
+    if decay not in ("gaussian", "linear"):
+        raise ValueError(f"decay must be gaussian or linear, got {decay!r}")
+    real = (scores > -torch.inf) & boxes.isfinite().all(dim=-1)
+    scores = scores.masked_fill(~real, -torch.inf)
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    boxes = torch.where(real[..., None], boxes, 0.0).take_along_dim(order[..., None], dim=-2)
+    overlap = iou_matrix(boxes, boxes).triu(1)  # row i is the better one
+    if groups is not None:
+        groups = groups.take_along_dim(order, dim=-1)
+        overlap = overlap * (groups[..., :, None] == groups[..., None, :])
+    own = overlap.amax(dim=-2) if overlap.shape[-1] else overlap[..., 0, :]
+    if decay == "gaussian":
+        share = (-sigma * (overlap.square() - own.square()[..., :, None])).exp()
+    else:
+        share = (1 - overlap) / (1 - own).clamp_min(1e-6)[..., :, None]
+    better = torch.ones_like(share, dtype=torch.bool).triu(1)
+    share = torch.where(better, share, 1.0).amin(dim=-2).clamp_max(1)
+    lowered = scores.take_along_dim(order, dim=-1) * share
+    return torch.zeros_like(scores).scatter(-1, order, lowered)
 
 
 def _any_covers(covers: Tensor, keep: Tensor) -> Tensor:
