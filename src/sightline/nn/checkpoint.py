@@ -255,8 +255,8 @@ def load_weights(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no safetensors file, a newer version, two names that become one; if strict also another class,
-            and keys that are missing, unexpected or of another shape, all listed.
+        ValueError: no safetensors file, a newer version, two names that become one; if strict also another
+            class, and keys that are missing, unexpected or of another shape, all listed.
 
     Example:
         >>> model = nn.Linear(2, 1)

@@ -1,0 +1,92 @@
+"""Recipes: YAML files that say what is built and how it is trained, each key known to what it is for."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from sightline.training.choices import refuse_unknown
+
+SECTIONS = ("model", "data", "loss", "train")
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Plain YAML in which ``1e-4`` is a number and no key comes twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                mark = node.value[place][0].start_mark
+                raise ConstructorError(None, None, f"the key {key!r} comes twice", mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_recipe(path: str | Path, **builders: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    r"""Read a recipe and check its keys against what they are for.
+
+    Args:
+        path: a YAML file with the sections ``model``, ``data``, ``loss`` and ``train``, each optional.
+        builders: by section, the class or function whose arguments the section's keys are.
+
+    Returns:
+        The values by section and key, with a dict, maybe empty, for each builder.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no YAML, a key that comes twice, a section or key that does not exist, with the nearest.
+
+    Example:
+        >>> import tempfile
+        >>> from sightline.training import TrainSettings
+        >>> path = Path(tempfile.mkdtemp()) / "tiny.yaml"
+        >>> _ = path.write_text("model: {in_features: 4}\ntrain: {lr: 3e-4, freeze: [backbone]}\n")
+        >>> from torch.nn import Linear
+        >>> read_recipe(path, model=Linear, train=TrainSettings)
+        {'model': {'in_features': 4}, 'train': {'lr': 0.0003, 'freeze': ['backbone']}}
+        >>> _ = path.write_text("train: {learning_rate: 3e-4, warmup_step: 5}")
+        >>> read_recipe(path, train=TrainSettings)
+        Traceback (most recent call last):
+        ValueError: ...tiny.yaml: train: unknown key 'learning_rate' ...
+    """
+    path = Path(path)
+    recipe = _read_yaml(path)
+    refuse_unknown(f"{path}", recipe, SECTIONS)
+    for section, builder in builders.items():
+        values = recipe.setdefault(section, {})
+        accepted = inspect.signature(builder).parameters.values()
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in accepted):
+            refuse_unknown(f"{path}: {section}", values, [parameter.name for parameter in accepted])
+    for section in recipe.keys() - builders.keys():
+        refuse_unknown(f"{path}: {section}", recipe[section], ())
+    return recipe
+
+
+def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such recipe")
+    try:
+        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
+    recipe = {} if recipe is None else recipe
+    if not isinstance(recipe, Mapping):
+        raise ValueError(f"{path}: expected sections ({', '.join(SECTIONS)}), got {type(recipe).__name__}")
+    sections = {name: {} if values is None else values for name, values in recipe.items()}
+    for name, values in sections.items():
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{path}: {name}: expected keys with values, got {values!r}")
+    return sections
