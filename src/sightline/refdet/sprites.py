@@ -1,0 +1,221 @@
+"""Banks of pre-rendered parts for composites: objects seen from many sides, and backgrounds.
+
+Rendering is slow and pasting is fast, so each object is drawn once from many views, lit and unlit, with its
+look-alike; pictures of tables and walls likewise. What is drawn lies in a folder as ``.npy`` files that are
+mapped, not read, and shared by all workers. Objects are those of the training or development split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from sightline.formats.atomic import atomic_write
+from sightline.geometry.poses import look_at
+from sightline.records import TriangleMesh
+from sightline.rendering import Lights, PreparedMesh, fit_camera, render_views
+from sightline.synthetic.exam import exam_object
+from sightline.synthetic.exam_settings import EXAM
+from sightline.synthetic.lighting import LightSettings, draw_lights
+from sightline.synthetic.objects import make_lookalike
+
+Split = Literal["train", "development"]
+SPLITS: tuple[str, ...] = get_args(Split)
+_FORM = 1  # raised when what is drawn changes
+_FILL = 0.97
+
+
+@dataclass(frozen=True)
+class SpriteSettings:
+    """How each object is drawn.
+
+    Args:
+        size_px: side of each square sprite, pixels.
+        num_lit: views under lamps, for search pictures and for templates.
+        num_plain: views without lamps, as object cards have them, for templates.
+        num_lookalike: views under lamps of an object of the same shape with another print.
+        distance: of the camera, in diameters of the object.
+        lights: of the lit views.
+    """
+
+    size_px: int = 192
+    num_lit: int = 16
+    num_plain: int = 8
+    num_lookalike: int = 4
+    distance: tuple[float, float] = (2.5, 8.0)
+    lights: LightSettings = field(default_factory=lambda: LightSettings(ambient=(0.25, 0.7), tint=0.15))
+
+
+class ObjectSprites(NamedTuple):
+    """The views of one object: ``(n, s, s, 4)`` uint8 RGBA each, colours multiplied by alpha, z upwards.
+
+    Args:
+        name: of the object.
+        lit: under lamps.
+        plain: without.
+        lookalike: another object of this shape.
+    """
+
+    name: str
+    lit: UInt8[np.ndarray, "n s s 4"]
+    plain: UInt8[np.ndarray, "m s s 4"]
+    lookalike: UInt8[np.ndarray, "k s s 4"]
+
+
+class SpriteBank:
+    """The sprites of the first objects of a split, each drawn when it is first wanted.
+
+    Args:
+        num_objects: how many; those of even number are rich in texture, the others are not, as in the exam.
+        folder: where sprites are kept; in memory unless given. One folder may serve several banks.
+        split: whose objects: ``"train"`` or ``"development"``. Those of the exam are refused.
+        settings: how each is drawn.
+
+    Raises:
+        ValueError: another split, or fewer than two objects.
+
+    Example:
+        >>> tiny = SpriteSettings(size_px=32, num_lit=2, num_plain=1, num_lookalike=1)
+        >>> bank = SpriteBank(2, settings=tiny)
+        >>> bank[1].name, bank[1].lit.shape
+        ('bracket-low-1', (2, 32, 32, 4))
+    """
+
+    def __init__(
+        self,
+        num_objects: int,
+        folder: str | Path | None = None,
+        *,
+        split: Split | str = "train",
+        settings: SpriteSettings | None = None,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split: expected one of {', '.join(SPLITS)}; got {split!r}")
+        if num_objects < 2:
+            raise ValueError(f"num_objects: expected at least 2, got {num_objects}")
+        self.num_objects, self.split = num_objects, str(split)
+        self.settings = settings or SpriteSettings()
+        self._folder = None if folder is None else Path(folder) / _folder_name(self.settings)
+        self._held: dict[int, ObjectSprites] = {}
+
+    def __len__(self) -> int:
+        return self.num_objects
+
+    def __getstate__(self) -> dict:
+        """Workers map the files themselves; what is in memory alone goes with the bank."""
+        return self.__dict__ | ({} if self._folder is None else {"_held": {}})
+
+    def __getitem__(self, index: int) -> ObjectSprites:
+        """The sprites of one object, drawn now if they are not yet."""
+        index = range(self.num_objects)[index]
+        if index not in self._held:
+            self._held[index] = self._load(index)
+        return self._held[index]
+
+    def build(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Draw all that is missing.
+
+        Args:
+            progress: called with the number of objects that are done, and of all.
+        """
+        for index in range(self.num_objects):
+            self[index]
+            if progress is not None:
+                progress(index + 1, self.num_objects)
+
+    def _load(self, index: int) -> ObjectSprites:
+        settings = self.settings
+        name = exam_object(index, self.split).name
+        if self._folder is None:
+            stack = draw_object(index, self.split, settings)
+        else:
+            path = self._folder / f"{self.split}-{index:06d}.npy"
+            if not path.is_file():
+                with atomic_write(path) as temporary:
+                    np.save(temporary, draw_object(index, self.split, settings))
+            stack = np.load(path, mmap_mode="r")
+        ends = np.cumsum([settings.num_lit, settings.num_plain, settings.num_lookalike])
+        lit, plain, lookalike = np.split(stack, ends[:-1])
+        return ObjectSprites(name, lit, plain, lookalike)
+
+
+def _folder_name(settings: SpriteSettings) -> str:
+    said = json.dumps([_FORM, EXAM.version, asdict(settings)], sort_keys=True)
+    return f"sprites-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+
+
+def draw_object(index: int, split: str, settings: SpriteSettings) -> UInt8[np.ndarray, "n s s 4"]:
+    """Draw the lit, the plain and the look-alike's views of one object, in this order.
+
+    Args:
+        index: the object's number in its split.
+        split: ``"train"`` or ``"development"``.
+        settings: how.
+
+    Returns:
+        ``(n, s, s, 4)`` uint8 RGBA, colours multiplied by alpha.
+
+    Example:
+        >>> sprites = draw_object(0, "train", SpriteSettings(size_px=32, num_lit=1, num_plain=1))
+        >>> sprites.shape, bool((sprites[..., :3] <= sprites[..., 3:]).all())
+        ((6, 32, 32, 4), True)
+    """
+    rng = np.random.default_rng([EXAM.object_seeds[split][0] + index, 1])
+    thing = exam_object(index, split)
+    other = make_lookalike(thing, EXAM.print_seeds[split][0] + 100 * index)
+    lit = [_draw_view(thing.prepared, rng, settings, lit=True) for _ in range(settings.num_lit)]
+    plain = [_draw_view(thing.prepared, rng, settings, lit=False) for _ in range(settings.num_plain)]
+    fakes = [_draw_view(other.prepared, rng, settings, lit=True) for _ in range(settings.num_lookalike)]
+    return np.stack(lit + plain + fakes)
+
+
+def _draw_view(
+    mesh: PreparedMesh, rng: np.random.Generator, settings: SpriteSettings, *, lit: bool
+) -> UInt8[np.ndarray, "s s 4"]:
+    """One view from anywhere, drawn at twice the size, so that its outline has true shares of coverage."""
+    import cv2
+
+    toward = rng.normal(size=3)
+    toward /= np.linalg.norm(toward)
+    distance = np.exp(rng.uniform(*np.log(settings.distance))) * mesh.mesh.diameter
+    pose = look_at(torch.from_numpy(toward * distance))[None]
+    size = (2 * settings.size_px, 2 * settings.size_px)
+    K = fit_camera(mesh.mesh, pose, size, _FILL)
+    lights = draw_lights(rng, settings.lights, None) if lit else Lights()
+    drawn = render_views(mesh, pose, K, size, outputs=("color", "mask"), lights=lights)
+    mask = drawn.mask[0].numpy()
+    layers = np.dstack([drawn.color[0].numpy() * mask[..., None], mask.astype(np.uint8) * 255])
+    half = cv2.resize(layers, (settings.size_px, settings.size_px), interpolation=cv2.INTER_AREA)
+    half[..., :3] = np.minimum(half[..., :3], half[..., 3:])
+    return half
+
+
+def as_mesh(width: float, height: float, texture: UInt8[np.ndarray, "h w 3"], repeats: float) -> TriangleMesh:
+    """A rectangle in the plane z = 0 about the origin, papered with a picture.
+
+    Args:
+        width: metres.
+        height: metres.
+        texture: ``(h, w, 3)`` uint8 RGB.
+        repeats: how often the picture is laid side by side, each way.
+
+    Returns:
+        Two triangles that face +z.
+
+    Example:
+        >>> as_mesh(2.0, 1.0, np.zeros((4, 4, 3), np.uint8), 1.0).bounds.tolist()
+        [[-1.0, -0.5, 0.0], [1.0, 0.5, 0.0]]
+    """
+    corners = torch.tensor([[-1.0, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]], dtype=torch.float64)
+    corners = corners * corners.new_tensor([width / 2, height / 2, 1])
+    uv = repeats * torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    faces = torch.tensor([[0, 3, 2], [0, 2, 1]])
+    return TriangleMesh(corners, faces, uv=uv[faces], texture=torch.from_numpy(texture))
