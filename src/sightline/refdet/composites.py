@@ -75,7 +75,7 @@ class CompositeSettings:
     exam_size_px: tuple[float, float] = (48.0, 230.0)
     exam_size_share: float = 0.7
     min_visible: float = 0.5
-    cover: float = 0.5
+    cover: float = 0.25
     cut_share: float = 0.1
     upright_share: float = 0.5
     shadow_share: float = 0.5

@@ -139,7 +139,7 @@ class SceneLayers:
         if not below:
             return None
         chosen = below[int(rng.integers(len(below)))]
-        angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
+        angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.0)
         way = (np.cos(angle), np.sin(angle))
         x, y = (
             int(corner + side / 2 - own / 2 + reach * step * (side + own) / 2)

@@ -132,19 +132,23 @@ class SpriteBank:
                 progress(index + 1, self.num_objects)
 
     def _load(self, index: int) -> ObjectSprites:
-        settings = self.settings
-        name = exam_object(index, self.split).name
         if self._folder is None:
-            stack = draw_object(index, self.split, settings)
+            name, stack = exam_object(index, self.split).name, draw_object(index, self.split, self.settings)
         else:
-            path = self._folder / f"{self.split}-{index:06d}.npy"
-            if not path.is_file():
-                with atomic_write(path) as temporary:
-                    np.save(temporary, draw_object(index, self.split, settings))
-            stack = np.load(path, mmap_mode="r")
-        ends = np.cumsum([settings.num_lit, settings.num_plain, settings.num_lookalike])
-        lit, plain, lookalike = np.split(stack, ends[:-1])
+            name, stack = self._map(self._folder, index)
+        ends = np.cumsum([self.settings.num_lit, self.settings.num_plain])
+        lit, plain, lookalike = np.split(stack, ends)
         return ObjectSprites(name, lit, plain, lookalike)
+
+    def _map(self, folder: Path, index: int) -> tuple[str, np.ndarray]:
+        """Name and views from the object's file, which carries the name: making an object takes a while."""
+        beginning = f"{self.split}-{index:06d}-"
+        path = next(folder.glob(f"{beginning}*.npy"), None)
+        if path is None:
+            path = folder / f"{beginning}{exam_object(index, self.split).name}.npy"
+            with atomic_write(path) as temporary:
+                np.save(temporary, draw_object(index, self.split, self.settings))
+        return path.stem.removeprefix(beginning), np.load(path, mmap_mode="r")
 
 
 def _folder_name(settings: SpriteSettings) -> str:
