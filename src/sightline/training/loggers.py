@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sightline.training.settings import TrainSettings
 
 
-class FigureLogger(Protocol):
+class FigureLogger(ABC):
     """Takes figures by step."""
 
+    @abstractmethod
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Take the figures of a step."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is pending."""
-        ...
 
 
-class TensorBoardLogger:
+class TensorBoardLogger(FigureLogger):
     """Writes event files into ``tensorboard/`` of the run folder.
 
     Args:
@@ -51,7 +52,7 @@ class TensorBoardLogger:
         self._writer.close()
 
 
-class WandbLogger:
+class WandbLogger(FigureLogger):
     """Sends figures to Weights & Biases; ``WANDB_MODE=offline`` keeps them in ``wandb/`` of the run folder.
 
     Args:

@@ -86,11 +86,6 @@ class RoomModule(pl.LightningModule):
         self.keeper.start(self._restored.get("window", {}))
         self._restored.clear()
 
-    def on_train_start(self) -> None:
-        """Bring frozen parts into evaluation mode; before this Lightning warns of such parts."""
-        if self._is_frozen:
-            self._frozen.hold()
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401  # the task's batch
         """Seed the random numbers and set the learning rate of this place in the run."""
         keeper = self.keeper

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Self
 
 _SECONDS_BETWEEN = 0.1
 
@@ -42,7 +41,7 @@ class ProgressBar:
         self._epochs = -(-total_steps // steps_per_epoch)
         self._next = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ProgressBar:
         self._bar.start()
         return self
 

@@ -63,13 +63,14 @@ class RunFolder:
         return self.path / f"epoch-{epoch:04d}.safetensors"
 
     def start(self, task: TrainingTask, settings: TrainSettings, processes: int) -> None:
-        """Write the config of a new run.
+        """Write the config of a new run; one that was stopped before its first state leaves nothing to keep.
 
         Raises:
             FileExistsError: the folder holds a run.
         """
-        if self.state.exists() or self.config.exists():
+        if self.state.exists() or self.weights.exists():
             raise FileExistsError(f"{self.path}: the folder holds a run; resume it, or name another folder")
+        self.metrics.unlink(missing_ok=True)
         write_json(self.config, _describe(task, settings, processes))
 
     def resume(self, task: TrainingTask, settings: TrainSettings, processes: int, source: Path) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from sightline.training.keeper import RunKeeper
@@ -101,7 +103,11 @@ def _lightning_in_its_place() -> Generator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 asks torch's trees in a way that torch 2.13 calls deprecated.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            # Frozen parts are in evaluation mode on purpose.
+            warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode", PossibleUserWarning)
             yield
+    except SIGTERMException as ending:
+        raise SystemExit(128 + signal.SIGTERM) from ending  # Lightning's own says that all went well
     except SystemExit as ending:
         if isinstance(ending.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from ending
