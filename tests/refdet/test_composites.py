@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,15 @@ def test_a_bank_is_kept_and_drawn_once(parts, monkeypatch):
     assert np.array_equal(again[2].lit, bank[2].lit) and again[2].name == exam_object(2, "train").name
     assert np.array_equal(pickle.loads(pickle.dumps(bank))[3].plain, bank[3].plain)
     assert len(list(folder.glob("sprites-*/*.npy"))) == 6
+
+
+def test_processes_draw_the_same(parts, tmp_path):
+    bank, done = SpriteBank(2, tmp_path, settings=SPRITES), []
+    bank.build(lambda *counts: done.append(counts), num_workers=1)
+    assert done == [(1, 2), (2, 2)] and len(list(tmp_path.glob("sprites-*/*.npy"))) == 2
+    assert np.array_equal(bank[1].lookalike, parts[0][1].lookalike)
+    with pytest.raises(ValueError, match="num_workers: expected 0"):
+        SpriteBank(2).build(num_workers=2)
 
 
 def test_sprites_are_whole_and_premultiplied(parts):
@@ -192,6 +202,31 @@ def test_templates_show_the_target_in_its_look(parts):
         right.append(torch.cosine_similarity(own, shade, dim=0))
         wrong.append(torch.cosine_similarity(own.roll(1), shade, dim=0))
     assert float(torch.stack(right).mean()) > float(torch.stack(wrong).mean()) + 0.03
+
+
+def test_templates_show_other_views_than_the_picture(parts, monkeypatch):
+    taken = {"composites": set(), "template_pictures": set()}
+    for room, held in taken.items():
+
+        def record(view, *args, held=held, **options):
+            held.add(view.tobytes())
+            return make_patch(view, *args, **options)
+
+        monkeypatch.setattr(f"sightline.refdet.{room}.make_patch", record)
+    settings = plain_settings(more_targets=0.9)
+    settings = replace(settings, templates=replace(settings.templates, plain_share=0.0))
+    data = CompositeDataset(parts[0], parts[1], settings)
+    for index in range(10):
+        data[index]
+        assert taken["composites"] and taken["template_pictures"]
+        assert not taken["composites"] & taken["template_pictures"]
+        for held in taken.values():
+            held.clear()
+
+
+def test_workers_make_the_same_pictures(parts, data):
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[5].search, data[5].search) and copy._scenes is None
 
 
 def test_a_share_of_rendered_scenes(parts):

@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from sightline.formats.atomic import atomic_write
 from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import look_at
-from sightline.refdet.sprites import SPLITS, Split, as_mesh
+from sightline.records import TriangleMesh
+from sightline.refdet.sprites import SPLITS, Split
 from sightline.rendering import render_scene
 from sightline.synthetic.backgrounds import BACKGROUND_KINDS, TABLE_KINDS, make_background
 from sightline.synthetic.exam_settings import EXAM
@@ -21,7 +22,7 @@ from sightline.synthetic.lighting import LightSettings, draw_lights
 
 _FORM = 1  # raised when what is drawn changes
 _STREAM = 2  # of random numbers, beside those of pictures and sprites
-_TABLE_M, _TABLE_TEXELS, _REPEATS = 2.4, 768, 2.0
+_REACH_M, _TABLE_TEXELS, _REPEATS = 1.2, 768, 2.0
 
 
 class BackdropBank:
@@ -105,9 +106,8 @@ class BackdropBank:
         eye = np.array([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise)])
         pose = look_at(torch.from_numpy(np.exp(rng.uniform(np.log(0.3), np.log(1.5))) * eye))
         lights = draw_lights(rng, LightSettings(), pose.numpy())
-        mesh = as_mesh(_TABLE_M, _TABLE_M, texture, _REPEATS)
         drawn = render_scene(
-            [mesh],
+            [_tabletop(texture)],
             pose[None],
             camera.K,
             camera.image_size,
@@ -116,3 +116,11 @@ class BackdropBank:
             background=torch.from_numpy(wall),
         )
         return drawn.color[0].numpy()
+
+
+def _tabletop(texture: UInt8[np.ndarray, "h w 3"]) -> TriangleMesh:
+    """A square in the plane z = 0, papered with a picture that faces +z."""
+    corners = torch.tensor([[-1.0, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]], dtype=torch.float64)
+    uv = _REPEATS * torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    faces = torch.tensor([[0, 3, 2], [0, 2, 1]])
+    return TriangleMesh(_REACH_M * corners, faces, uv=uv[faces], texture=torch.from_numpy(texture))

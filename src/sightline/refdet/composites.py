@@ -111,9 +111,10 @@ class CompositeSettings:
 
 
 class _Thing(NamedTuple):
-    """One object to be pasted: its views, how it is changed, and whether it is looked for."""
+    """One object to be pasted: its views, which of them may be taken, its look, and whether it is wanted."""
 
     views: np.ndarray
+    rows: np.ndarray
     look: Look
     wanted: bool
 
@@ -155,6 +156,10 @@ class CompositeDataset(Dataset):
     def __len__(self) -> int:
         return self.length
 
+    def __getstate__(self) -> dict:
+        """Workers make their own scenes."""
+        return self.__dict__ | {"_scenes": None}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose which pictures are next."""
         self.epoch = epoch
@@ -180,8 +185,10 @@ class CompositeDataset(Dataset):
             return self._scene_item(rng)
         target = int(rng.integers(len(self.bank)))
         look = Look.draw(rng, self.settings.recolor_share, self.settings.mirror_share)
-        search, boxes = self._draw_search(rng, target, look)
-        return self._item(rng, f"{epoch}-{index}", target, look, search, boxes)
+        rows = rng.permutation(len(self.bank[target].lit))
+        seen, shown = np.array_split(rows, 2) if len(rows) > 1 else (rows, rows)
+        search, boxes = self._draw_search(rng, target, look, seen)
+        return self._item(rng, f"{epoch}-{index}", target, look, shown, search, boxes)
 
     def _item(
         self,
@@ -189,22 +196,25 @@ class CompositeDataset(Dataset):
         name: str,
         target: int,
         look: Look,
+        shown: np.ndarray,
         search: np.ndarray,
         boxes: torch.Tensor,
     ) -> RefDetItem:
         sprites = self.bank[target]
-        pictures, masks = draw_templates(rng, sprites, look, self.backdrops, self.settings.templates)
+        pictures, masks = draw_templates(
+            rng, sprites, look, self.backdrops, self.settings.templates, lit_rows=shown
+        )
         identity = torch.eye(3, dtype=torch.float64)[:2]
         return RefDetItem(name, sprites.name, float_picture(search), pictures, masks, boxes.float(), identity)
 
     def _draw_search(
-        self, rng: np.random.Generator, target: int, look: Look
+        self, rng: np.random.Generator, target: int, look: Look, seen: np.ndarray
     ) -> tuple[np.ndarray, torch.Tensor]:
         settings = self.settings
         layers = SceneLayers(draw_backdrop(rng, self.backdrops, settings.image_size), settings.min_visible)
         layers.draw_shadows(rng, settings.shadow_share, settings.scale)
         upright = bool(rng.uniform() < settings.upright_share)
-        behind, wanted, before = self._choose_things(rng, target, look)
+        behind, wanted, before = self._choose_things(rng, target, look, seen)
         for thing in behind:
             self._paste(rng, layers, thing, upright)
         for thing in wanted:
@@ -216,22 +226,22 @@ class CompositeDataset(Dataset):
         return expose(layers.canvas, rng, sensor), clip(boxes, settings.image_size)
 
     def _choose_things(
-        self, rng: np.random.Generator, target: int, look: Look
+        self, rng: np.random.Generator, target: int, look: Look, seen: np.ndarray
     ) -> tuple[list[_Thing], list[_Thing], list[_Thing]]:
         """What lies behind the targets, the targets, and what may lie before them."""
         settings, sprites = self.settings, self.bank[target]
         wanted: list[_Thing] = []
         if rng.uniform() >= settings.absent_share:
-            wanted.append(_Thing(sprites.lit, look, True))
+            wanted.append(_Thing(sprites.lit, seen, look, True))
             while len(wanted) < settings.max_targets and rng.uniform() < settings.more_targets:
-                wanted.append(_Thing(sprites.lit, look, True))
+                wanted.append(_Thing(sprites.lit, seen, look, True))
         others: list[_Thing] = []
         if rng.uniform() < settings.lookalike_share:
-            others.append(_Thing(sprites.lookalike, look, False))
+            others.append(_any_view(sprites.lookalike, look))
         for _ in range(int(rng.integers(settings.distractors[0], settings.distractors[1] + 1))):
             other = (target + int(rng.integers(1, len(self.bank)))) % len(self.bank)
             other_look = Look.draw(rng, settings.recolor_share, settings.mirror_share)
-            others.append(_Thing(self.bank[other].lit, other_look, False))
+            others.append(_any_view(self.bank[other].lit, other_look))
         before = [thing for thing in others if rng.uniform() < settings.cover]
         behind = [thing for thing in others if not any(thing is each for each in before)]
         return behind, wanted, before
@@ -259,7 +269,7 @@ class CompositeDataset(Dataset):
         layers.place(rng, patch, thing.look, gain, wanted=thing.wanted, cut=cut, before=before)
 
     def _patch(self, rng: np.random.Generator, thing: _Thing, size: float, upright: bool) -> Patch | None:
-        view = np.asarray(thing.views[int(rng.integers(len(thing.views)))])
+        view = np.asarray(thing.views[int(rng.choice(thing.rows))])
         angle = rng.uniform(0, 2 * np.pi)
         if (
             upright
@@ -276,7 +286,8 @@ class CompositeDataset(Dataset):
         affine = letterbox_affine(whole_picture(picture.scene.camera.image_size), self.settings.image_size)
         search = warp_picture(picture.scene.image, affine, self.settings.image_size)
         boxes = transform_boxes(picture.boxes, affine)
-        return self._item(rng, f"scene-{picture.index}", target, Look(), search, boxes)
+        shown = np.arange(len(self.bank[target].lit))
+        return self._item(rng, f"scene-{picture.index}", target, Look(), shown, search, boxes)
 
     def _make_scenes(self) -> ExamPictures:
         if self._scenes is None:
@@ -287,6 +298,10 @@ class CompositeDataset(Dataset):
             settings = replace(EXAM.tasks["detection"], seed_offset=(stop - first) // 2)
             self._scenes = ExamPictures(settings, self.bank.split, objects, (stop - first) // 4)
         return self._scenes
+
+
+def _any_view(views: np.ndarray, look: Look) -> _Thing:
+    return _Thing(views, np.arange(len(views)), look, False)
 
 
 def _scaled(sensor: SensorSettings, scale: float) -> SensorSettings:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -20,7 +23,6 @@ from jaxtyping import UInt8
 
 from sightline.formats.atomic import atomic_write
 from sightline.geometry.poses import look_at
-from sightline.records import TriangleMesh
 from sightline.rendering import Lights, PreparedMesh, fit_camera, render_views
 from sightline.synthetic.exam import exam_object
 from sightline.synthetic.exam_settings import EXAM
@@ -120,16 +122,30 @@ class SpriteBank:
             self._held[index] = self._load(index)
         return self._held[index]
 
-    def build(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def build(self, progress: Callable[[int, int], None] | None = None, *, num_workers: int = 0) -> None:
         """Draw all that is missing.
 
         Args:
             progress: called with the number of objects that are done, and of all.
+            num_workers: how many processes draw, where there is a folder; 0 for this one.
+
+        Raises:
+            ValueError: workers for a bank in memory.
         """
-        for index in range(self.num_objects):
-            self[index]
-            if progress is not None:
-                progress(index + 1, self.num_objects)
+        if num_workers > 0 and self._folder is None:
+            raise ValueError(f"num_workers: expected 0 for a bank without folder, got {num_workers}")
+        with ExitStack() as stack:
+            draw: Iterable[None] = map(self._ensure, range(self.num_objects))
+            if num_workers > 0:
+                # fresh processes: a fork would inherit locks of threads that draw
+                pool = ProcessPoolExecutor(num_workers, get_context("spawn"), torch.set_num_threads, (1,))
+                draw = stack.enter_context(pool).map(self._ensure, range(self.num_objects))
+            for done, _ in enumerate(draw, start=1):
+                if progress is not None:
+                    progress(done, self.num_objects)
+
+    def _ensure(self, index: int) -> None:
+        self[index]
 
     def _load(self, index: int) -> ObjectSprites:
         if self._folder is None:
@@ -200,26 +216,3 @@ def _draw_view(
     half = cv2.resize(layers, (settings.size_px, settings.size_px), interpolation=cv2.INTER_AREA)
     half[..., :3] = np.minimum(half[..., :3], half[..., 3:])
     return half
-
-
-def as_mesh(width: float, height: float, texture: UInt8[np.ndarray, "h w 3"], repeats: float) -> TriangleMesh:
-    """A rectangle in the plane z = 0 about the origin, papered with a picture.
-
-    Args:
-        width: metres.
-        height: metres.
-        texture: ``(h, w, 3)`` uint8 RGB.
-        repeats: how often the picture is laid side by side, each way.
-
-    Returns:
-        Two triangles that face +z.
-
-    Example:
-        >>> as_mesh(2.0, 1.0, np.zeros((4, 4, 3), np.uint8), 1.0).bounds.tolist()
-        [[-1.0, -0.5, 0.0], [1.0, 0.5, 0.0]]
-    """
-    corners = torch.tensor([[-1.0, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]], dtype=torch.float64)
-    corners = corners * corners.new_tensor([width / 2, height / 2, 1])
-    uv = repeats * torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
-    faces = torch.tensor([[0, 3, 2], [0, 2, 1]])
-    return TriangleMesh(corners, faces, uv=uv[faces], texture=torch.from_numpy(texture))

@@ -53,6 +53,8 @@ def draw_templates(
     look: Look,
     backdrops: BackdropBank,
     settings: TemplateSettings,
+    *,
+    lit_rows: np.ndarray | None = None,
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n h w"]]:
     """Draw the templates of one sample.
 
@@ -62,6 +64,7 @@ def draw_templates(
         look: how it differs from its sprites, as in the search picture.
         backdrops: what lies behind it where templates are photographs.
         settings: what they are like.
+        lit_rows: which of the lit views may be shown; all unless given.
 
     Returns:
         ``(n, 3, h, w)`` float32 RGB in [0, 1] and ``(n, h, w)`` float32 masks in [0, 1].
@@ -77,8 +80,9 @@ def draw_templates(
     count = int(rng.integers(settings.number[0], settings.number[1] + 1))
     plain, masked = rng.uniform() < settings.plain_share, rng.uniform() < settings.mask_share
     views = sprites.plain if plain else sprites.lit
+    rows = np.arange(len(views)) if plain or lit_rows is None else lit_rows
     # without repeats as long as there are views enough
-    rounds = [rng.permutation(len(views)) for _ in range(-(-count // len(views)))]
+    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
     pictures, masks = [], []
     for place in np.concatenate(rounds)[:count]:
         picture, mask = _draw(rng, np.asarray(views[place]), look, backdrops, settings, plain=bool(plain))
