@@ -21,7 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 JOBS: dict[str, dict[str, Any]] = {
     "simple": {"batch_size": 2},
     # what is frozen at first is unknown to DDP, until it is told
-    "staged": {"batch_size": 1, "accumulate": 2, "freeze": ["backbone"], "freeze_epochs": 1, "ema_decay": 0.5},
+    "staged": {
+        "batch_size": 1,
+        "accumulate": 2,
+        "freeze": ["backbone"],
+        "freeze_epochs": 1,
+        "ema_decay": 0.5,
+    },
     "halted": {"batch_size": 2, "max_minutes": 0, "ema_decay": 0.5},
 }
 
@@ -82,5 +88,5 @@ def test_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Processes.from_environment()
     assert (here.rank, here.count, here.nodes, here.is_first) == (5, 8, 2, False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    with pytest.raises(ValueError, match="8 in all, 3 here"):
+    with pytest.raises(ValueError, match="8 over all and 3 here"):
         Processes.from_environment()

@@ -62,7 +62,7 @@ class TinyTask(TrainingTask):
         return Points(self.samples)
 
     def validation_samples(self) -> Points | None:
-        return Points(6) if self.validates else None
+        return Points(8) if self.validates else None
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.model.training:

@@ -77,6 +77,12 @@ class RoomModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Make the average, now that the model is where it stays, and take up what was saved."""
+        first, here = share(self.keeper.progress.position), self.keeper.progress.position
+        if first != here:
+            raise RuntimeError(
+                f"the first process resumes after {first} forward passes, process {self.keeper.processes.rank} "
+                f"after {here}: {self.keeper.folder.path} must be a folder that all machines see"
+            )
         if self.settings.ema_decay:
             self.keeper.average = WeightAverage(self.model, self.settings.ema_decay)
             if "average" in self._restored:
@@ -141,6 +147,7 @@ class RoomModule(pl.LightningModule):
             self._validate()
         self.save_state()
         self.keeper.export()
+        share(None)  # nobody leaves before the files are there
 
     # ---- their parts ----
 

@@ -107,7 +107,7 @@ class TrainingTask(ABC):
             batches: the validation samples in order, on the model's device, in the run's precision.
 
         Returns:
-            Figures by name: the mean of each loss as ``val_<name>`` unless overwritten.
+            Figures by name; unless overwritten, of each loss the mean over the batches as ``val_<name>``.
         """
         sums: dict[str, float] = defaultdict(float)
         count = 0
