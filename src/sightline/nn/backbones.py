@@ -55,8 +55,8 @@ class ConvNeXtBackbone(nn.Module):
         depths: blocks of each stage, in place of the variant's.
         hidden_sizes: channels of each stage, in place of the variant's.
         drop_path_rate: share of dropped residual branches at the last block, rising linearly from 0.
-        output_norm: a layer norm on each output. Classification weights have none for the inner stages; it
-            starts as the identity of a normalised map.
+        norm_strides: which outputs get a layer norm, by their stride. Classification weights have none for
+            the inner stages.
 
     Example:
         >>> backbone = ConvNeXtBackbone(depths=(1, 1, 1, 1), hidden_sizes=(8, 16, 24, 32))
@@ -73,7 +73,7 @@ class ConvNeXtBackbone(nn.Module):
         depths: Sequence[int] | None = None,
         hidden_sizes: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
-        output_norm: bool = True,
+        norm_strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
         from transformers import ConvNextConfig
@@ -92,7 +92,7 @@ class ConvNeXtBackbone(nn.Module):
         self.embeddings = ConvNextEmbeddings(config)
         # the stages alone: the encoder's own forward records outputs by hooks, which cannot be traced
         self.stages = ConvNextEncoder(config).stages
-        self.norms = nn.ModuleList(ChannelNorm(c) if output_norm else nn.Identity() for c in self.channels)
+        self.norms = _output_norms(self.channels, norm_strides)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """The maps ``C2 .. C5`` of normalised pictures.
@@ -137,7 +137,7 @@ class NanoBackbone(nn.Module):
         widths: channels of the four stages.
         depths: blocks of each stage.
         expansion: widening inside a block.
-        output_norm: a layer norm on each output.
+        norm_strides: which outputs get a layer norm, by their stride.
 
     Example:
         >>> [tuple(c.shape[1:]) for c in NanoBackbone()(torch.rand(1, 3, 64, 96))]
@@ -152,7 +152,7 @@ class NanoBackbone(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 192),
         depths: Sequence[int] = (2, 2, 4, 2),
         expansion: int = 3,
-        output_norm: bool = True,
+        norm_strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
         if not len(widths) == len(depths) == len(STRIDES):
@@ -169,7 +169,7 @@ class NanoBackbone(nn.Module):
             nn.Sequential(step, *(_NanoBlock(width, expansion) for _ in range(depth)))
             for step, width, depth in zip([stem, *steps], widths, depths, strict=True)
         )
-        self.norms = nn.ModuleList(ChannelNorm(w) if output_norm else nn.Identity() for w in widths)
+        self.norms = _output_norms(widths, norm_strides)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """The maps ``C2 .. C5`` of normalised pictures; see :meth:`ConvNeXtBackbone.forward`."""
@@ -180,15 +180,22 @@ class NanoBackbone(nn.Module):
         return outputs
 
 
+def _output_norms(channels: Sequence[int], norm_strides: Sequence[int]) -> nn.ModuleList:
+    return nn.ModuleList(
+        ChannelNorm(width) if stride in norm_strides else nn.Identity()
+        for width, stride in zip(channels, STRIDES, strict=True)
+    )
+
+
 def build_backbone(
-    name: BackboneName | str = "tiny", *, drop_path_rate: float = 0.0, output_norm: bool = True
+    name: BackboneName | str = "tiny", *, drop_path_rate: float = 0.0, norm_strides: Sequence[int] = STRIDES
 ) -> ConvNeXtBackbone | NanoBackbone:
     """A backbone by its name, with random weights.
 
     Args:
         name: ``tiny``, ``small`` or ``base`` of ConvNeXt, or ``nano``.
         drop_path_rate: see :class:`ConvNeXtBackbone`; ``nano`` has none.
-        output_norm: a layer norm on each output.
+        norm_strides: which outputs get a layer norm, by their stride.
 
     Returns:
         The module.
@@ -203,5 +210,5 @@ def build_backbone(
     if name not in get_args(BackboneName):
         raise ValueError(f"backbone must be one of {', '.join(get_args(BackboneName))}, got {name!r}")
     if name == "nano":
-        return NanoBackbone(output_norm=output_norm)
-    return ConvNeXtBackbone(name, drop_path_rate=drop_path_rate, output_norm=output_norm)
+        return NanoBackbone(norm_strides=norm_strides)
+    return ConvNeXtBackbone(name, drop_path_rate=drop_path_rate, norm_strides=norm_strides)

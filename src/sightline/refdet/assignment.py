@@ -25,13 +25,19 @@ class Assignment(NamedTuple):
     """Pairs of a box and a cell.
 
     ``cells`` ``(b, p)`` int64 places in the list of all levels' cells; ``positive`` ``(b, p)`` which pairs
-    hold; ``boxes`` ``(b, p, 4)`` px; ``numbers`` ``(b, p)`` each box's place in its picture's list.
+    hold; ``numbers`` ``(b, p)`` each box's place in its list; ``objects`` ``(b, n, 4)`` px the lists,
+    filled up with zeros.
     """
 
     cells: Tensor
     positive: Tensor
-    boxes: Tensor
     numbers: Tensor
+    objects: Tensor
+
+    @property
+    def boxes(self) -> Tensor:
+        """``(b, p, 4)`` the box of each pair."""
+        return self.objects.take_along_dim(self.numbers[..., None], dim=1)
 
 
 def assign_boxes(
@@ -97,4 +103,4 @@ def assign_boxes(
 
     pairs = len(offsets)
     numbers = torch.arange(number, device=device).repeat_interleave(pairs).expand(len(boxes), -1)
-    return Assignment(index, wins, padded.repeat_interleave(pairs, dim=1), numbers)
+    return Assignment(index, wins, numbers, padded)

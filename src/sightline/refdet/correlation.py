@@ -94,7 +94,7 @@ class DepthwiseCorrelation(nn.Module):
         values = masked_pool(self.template_projection(template), mask, size) * share.sqrt()
         return Kernel(values, share)
 
-    def correlate(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "b corr h w"]:
+    def correlate(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "out corr h w"]:
         """Each channel's part of the cosine at every position; zeros lie around the picture.
 
         Args:
@@ -102,11 +102,11 @@ class DepthwiseCorrelation(nn.Module):
             search: ``(b, c, h, w)`` features of the pictures; one picture serves any number of objects.
 
         Returns:
-            ``(b, corr, h, w)``, whose sum over the channels is in [-1, 1] if normalised.
+            ``(out, corr, h, w)``, out the larger batch. If normalised, its sum over the channels is in [-1, 1].
         """
         return cross_correlate(kernel, self.search_projection(search), normalize=self.normalize)
 
-    def respond(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h w"]:
+    def respond(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "out maps h w"]:
         """Evidence from the layout (the correlation) and from the mean of the template (a product)."""
         projected = self.search_projection(search)
         local = cross_correlate(kernel, projected, normalize=self.normalize)
@@ -118,19 +118,19 @@ class DepthwiseCorrelation(nn.Module):
 
     def forward(
         self,
-        template: Float[Tensor, "b c th tw"],
+        template: Float[Tensor, "k c th tw"],
         search: Float[Tensor, "b c h w"],
-        mask: Float[Tensor, "b 1 th tw"] | None = None,
-    ) -> Float[Tensor, "b out h w"]:
+        mask: Float[Tensor, "k 1 th tw"] | None = None,
+    ) -> Float[Tensor, "out maps h w"]:
         """Evidence for the template at every position of the search map.
 
         Args:
-            template: ``(b, c, th, tw)`` features; b may be 1.
+            template: ``(k, c, th, tw)`` features; k is b or 1, or b is 1.
             search: ``(b, c, h, w)`` features.
-            mask: ``(b, 1, th, tw)`` share of the object in the template.
+            mask: ``(k, 1, th, tw)`` share of the object in the template.
 
         Returns:
-            ``(b, out_channels, h, w)``.
+            ``(out, out_channels, h, w)``, out the larger batch.
         """
         return self.respond(self.encode(template, mask), search)
 

@@ -38,13 +38,16 @@ class RefDetMaps(NamedTuple):
     """The detector's output.
 
     ``objectness``: a map ``(b, 1, h, w)`` of logits for each level; ``boxes``: a map ``(b, 4, h, w)`` of raw
-    boxes for each; ``strides`` in pixels; ``image_size`` ``(width, height)`` of the search picture.
+    boxes for each; ``strides`` in pixels; ``image_size`` ``(width, height)`` of the search picture;
+    ``relevance``: for each level logits ``(b, 1, h, w)`` that the object covers a cell, from similarities
+    alone, for the loss; empty where it is not known.
     """
 
     objectness: tuple[Tensor, ...]
     boxes: tuple[Tensor, ...]
     strides: tuple[int, ...]
     image_size: tuple[int, int]
+    relevance: tuple[Tensor, ...] = ()
 
     def cells(self) -> Cells:
         """The levels' cells one after another, with their boxes decoded."""

@@ -121,7 +121,9 @@ class ConvNeXtRefDet(nn.Module):
         self.template_scales = tuple(template_scales)
         self.grid = grid
         strides = sorted({s for d in detection for s in (d, 2 * d) if s in STRIDES})
-        self.backbone = build_backbone(backbone, drop_path_rate=drop_path_rate)
+        self.backbone = build_backbone(
+            backbone, drop_path_rate=drop_path_rate, norm_strides=[s for s in STRIDES if s >= strides[0]]
+        )
         self.fpn = FPN(self.backbone.channels, fpn_channels, strides=strides)
         self.matchers = nn.ModuleDict(
             {
@@ -139,7 +141,7 @@ class ConvNeXtRefDet(nn.Module):
                 for s in strides
             }
         )
-        similarity = self._matcher(strides[0]).similarity_channels
+        similarity = self.matcher(strides[0]).similarity_channels
         self.fuse = nn.ModuleDict(
             {
                 str(d): nn.Sequential(
@@ -209,12 +211,12 @@ class ConvNeXtRefDet(nn.Module):
             masks = torch.ones_like(templates[:, :, 0])
         if valid is None:
             valid = torch.ones(templates.shape[:2], dtype=torch.bool, device=templates.device)
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling() or templates.is_meta):
             _refuse_empty(templates, masks, valid)
         images, shares = templates.flatten(0, 1), masks.flatten(0, 1)[:, None].to(templates.dtype)
         by_scale = [self._encode_at(images, shares, scale, count) for scale in self.template_scales]
         levels = {
-            stride: self._matcher(stride).encode(
+            stride: self.matcher(stride).encode(
                 [f[i] for f, _ in by_scale], [m[i] for _, m in by_scale], valid
             )
             for i, stride in enumerate(self.fpn.strides)
@@ -252,9 +254,9 @@ class ConvNeXtRefDet(nn.Module):
         if pictures != objects and 1 not in (pictures, objects):
             raise ValueError(f"a bank of {objects} objects does not go with {pictures} pictures")
         evidence = {
-            s: self._matcher(s)(features.levels[s], bank.levels[s], bank.part_valid) for s in self.fpn.strides
+            s: self.matcher(s)(features.levels[s], bank.levels[s], bank.part_valid) for s in self.fpn.strides
         }
-        objectness, boxes = [], []
+        objectness, boxes, relevance = [], [], []
         for stride in self.strides:
             own, coarser = evidence[stride], evidence.get(2 * stride)
             parts = [own.features, own.similarity]
@@ -266,7 +268,10 @@ class ConvNeXtRefDet(nn.Module):
             logits, raw = self.head(self.fuse[str(stride)](torch.cat(parts, dim=1)))
             objectness.append(logits)
             boxes.append(raw)
-        return RefDetMaps(tuple(objectness), tuple(boxes), self.strides, features.image_size)
+            relevance.append(own.relevance)
+        return RefDetMaps(
+            tuple(objectness), tuple(boxes), self.strides, features.image_size, tuple(relevance)
+        )
 
     def detect_maps(self, search: Float[Tensor, "b 3 h w"], bank: TemplateBank) -> RefDetMaps:
         """The maps of objectness and boxes; see :meth:`match` for what goes together.
@@ -321,7 +326,8 @@ class ConvNeXtRefDet(nn.Module):
         """
         self.backbone.requires_grad_(not frozen)
 
-    def _matcher(self, stride: int) -> LevelMatcher:
+    def matcher(self, stride: int) -> LevelMatcher:
+        """What compares templates and pictures at a stride."""
         matcher = self.matchers[str(stride)]
         assert isinstance(matcher, LevelMatcher)
         return matcher

@@ -25,12 +25,14 @@ from sightline.refdet.prototypes import PrototypeMatcher
 class Evidence(NamedTuple):
     """What a level says about its templates.
 
-    ``similarity`` ``(b, e, h, w)``: of prototypes and layout; ``features`` ``(b, 2 c, h, w)``: search
-    features seen through the template, None where the level is not one of detection.
+    ``similarity`` ``(b, e, h, w)``: of prototypes and layout; where the level is one of detection also
+    ``relevance`` ``(b, 1, h, w)``: logits that the object is here, by similarity alone, and ``features``
+    ``(b, 2 c, h, w)``: search features seen through the template.
     """
 
     similarity: Tensor
-    features: Tensor | None
+    relevance: Tensor | None = None
+    features: Tensor | None = None
 
 
 class LevelMatcher(nn.Module):
@@ -127,9 +129,9 @@ class LevelMatcher(nn.Module):
         layout = self.correlation.respond(Kernel(bank.kernel, bank.kernel_mask), search)
         similarity = torch.cat([self.prototypes(search, bank.descriptors, part_valid), layout], dim=1)
         if self.relevance is None:
-            return Evidence(similarity, None)
+            return Evidence(similarity)
         scale = search.shape[1] ** 0.5
         unit = F.normalize(search, dim=1) * scale
         product = unit * (F.normalize(bank.context, dim=1) * scale)[:, :, None, None]
-        passed = unit * self.relevance(similarity).sigmoid()
-        return Evidence(similarity, torch.cat([product, passed], dim=1))
+        relevance = self.relevance(similarity)
+        return Evidence(similarity, relevance, torch.cat([product, unit * relevance.sigmoid()], dim=1))

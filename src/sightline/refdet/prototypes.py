@@ -82,6 +82,10 @@ class PrototypeMatcher(nn.Module):
         cells = masked_pool(projected, masks, (self.grid, self.grid)).flatten(-2)
         return F.normalize(torch.cat([whole, cells], dim=-1).transpose(-1, -2), dim=-1)
 
+    def describe(self, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """The unit descriptor of every position."""
+        return F.normalize(self.projection(search), dim=1)
+
     def similarities(
         self, search: Float[Tensor, "b c h w"], descriptors: Float[Tensor, "k n s parts d"]
     ) -> Float[Tensor, "out n s parts h w"]:
@@ -94,7 +98,7 @@ class PrototypeMatcher(nn.Module):
         Returns:
             ``(max(b, k), n, s, parts, h, w)`` in [-1, 1].
         """
-        unit = F.normalize(self.projection(search), dim=1)
+        unit = self.describe(search)
         flat = descriptors.flatten(1, 3) @ unit.flatten(2)
         return flat.unflatten(1, descriptors.shape[1:4]).unflatten(-1, unit.shape[-2:])
 
