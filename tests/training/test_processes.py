@@ -18,6 +18,7 @@ from tests.training import tiny_task
 from tests.training.tiny_task import TinyTask, settings
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 JOBS: dict[str, dict[str, Any]] = {
     "simple": {"batch_size": 2},
     # what is frozen at first is unknown to DDP, until it is told
@@ -39,8 +40,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     jobs = [(str(folder / name), {"plain": True, **options}) for name, options in JOBS.items()]
     jobs.append((str(folder / "halted"), {"plain": True, **JOBS["halted"], "max_minutes": None}))
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [tiny_task.__file__, json.dumps(jobs)],
+        [*TORCHRUN, tiny_task.__file__, json.dumps(jobs)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -43,9 +43,9 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "killed": {**FULL, "state_steps": 2, "kill_at": 11},
         "terminated": {"state_minutes": 1e6, "ema_decay": 0.9, "kill_at": 9, "kill_by": "SIGTERM"},
     }
+    runs = json.dumps([(str(folder / name), options) for name, options in jobs.items()])
     done = subprocess.run(
-        [sys.executable, tiny_task.__file__]
-        + [json.dumps([(str(folder / name), options) for name, options in jobs.items()])],
+        [sys.executable, tiny_task.__file__, runs],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -97,7 +97,7 @@ def test_terminated_by_the_cluster(tmp_path: Path, stopped: dict[str, Path]) -> 
 @pytest.mark.parametrize("validates", [True, False])
 @pytest.mark.parametrize("place", [1, 3, 6, 7, 12, 13, 18])
 def test_stopped_at_any_place(tmp_path: Path, place: int, validates: bool) -> None:
-    """Before the first state, inside a window of accumulation, at both sides of an epoch's end, at the last."""
+    """Before the first state, inside a step's passes, at both sides of an epoch's end, at the last."""
     task = TinyTask(validates=validates)
     losses = task.losses
 

@@ -80,8 +80,8 @@ class RoomModule(pl.LightningModule):
         first, here = share(self.keeper.progress.position), self.keeper.progress.position
         if first != here:
             raise RuntimeError(
-                f"the first process resumes after {first} forward passes, process {self.keeper.processes.rank} "
-                f"after {here}: {self.keeper.folder.path} must be a folder that all machines see"
+                f"the first process resumes after {first} forward passes, this one after {here}: "
+                f"{self.keeper.folder.path} must be a folder that all machines see"
             )
         if self.settings.ema_decay:
             self.keeper.average = WeightAverage(self.model, self.settings.ema_decay)

@@ -37,10 +37,21 @@ def seed_step(seed: int, position: int, process: int = 0) -> None:
         >>> bool(torch.rand(1) == first)
         True
     """
-    state = np.random.SeedSequence([seed, _STEP, position, process]).generate_state(2)
-    random.seed(int(state[0]))
-    np.random.seed(state[0])  # noqa: NPY002  # the generator of libraries that know no other
-    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+    state = _seed_host(np.random.SeedSequence([seed, _STEP, position, process]))
+    # ``torch.manual_seed`` keeps a growing list of what it would do if CUDA came up.
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(state)
+    if torch.backends.mps.is_built() and torch.backends.mps.is_available():
+        torch.mps.manual_seed(state)
+
+
+def _seed_host(sequence: np.random.SeedSequence) -> int:
+    """Seed the generators of the host; in forked workers no others may be touched."""
+    high, low = (int(word) for word in sequence.generate_state(2))
+    random.seed(high)
+    np.random.seed(low)  # noqa: NPY002  # for libraries that know no other
+    torch.random.default_generator.manual_seed(high << 32 | low)
+    return high << 32 | low
 
 
 class _Drawn(Dataset):
@@ -52,11 +63,7 @@ class _Drawn(Dataset):
 
     def __getitem__(self, index: tuple[int, int, int]) -> Any:  # noqa: ANN401  # what the samples are
         sequence = np.random.SeedSequence([self.seed, *index])
-        state = sequence.generate_state(2)
-        random.seed(int(state[0]))
-        np.random.seed(state[0])  # noqa: NPY002  # as above
-        # The CPU's generator alone: forked workers must not touch the others.
-        torch.random.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
+        _seed_host(sequence)
         return self.samples.sample(index[2], np.random.default_rng(sequence))
 
 
@@ -66,7 +73,7 @@ class EpochStream:
 
     In each epoch every process works through its part of the same order: batch b of process r holds the
     samples ``[(b processes + r) batch_size, (b processes + r + 1) batch_size)`` of it, so that two processes
-    see in one step what one process sees with the doubled batch. Fewer samples than one step needs are repeated.
+    see in one step what one process sees with the doubled batch. Samples too few for one step are repeated.
 
     Args:
         samples: what is drawn from.
