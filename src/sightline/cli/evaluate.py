@@ -10,6 +10,9 @@ from typing import Any, Literal
 def evaluate(
     task: Literal["exam-pose", "exam-pose-end-to-end", "exam-detection", "bop"],
     matcher: Literal["sift"] = "sift",
+    detector: Literal["sift", "refdet"] = "sift",
+    weights: Path | None = None,
+    swapped: bool = False,
     split: str = "exam",
     limit: int | None = None,
     dataset: Path | None = None,
@@ -20,7 +23,10 @@ def evaluate(
 
     Args:
         task: one of the exam's, or bop.
-        matcher: what sits the exam.
+        matcher: what sits the exams of poses.
+        detector: what sits the exam of detection.
+        weights: of a learned detector.
+        swapped: look for each object with the views of another, as a control of a learned detector.
         split: exam, or development for everything that is tuned; with bop, the data set's split.
         limit: how many pictures of the exam; all unless given.
         dataset: with bop, a folder in BOP's layout with models.
@@ -44,13 +50,22 @@ def evaluate(
     from sightline.pipeline.exam_run import run_exam
     from sightline.vis.tables import Table
 
-    run = run_exam(task.removeprefix("exam-"), split=split, limit=limit, progress=progress)
+    if detector == "refdet":
+        from sightline.pipeline.exam_refdet import run_refdet_exam
+
+        if task != "exam-detection" or weights is None:
+            raise ValueError("--detector refdet: expected the task exam-detection and --weights FILE")
+        run = run_refdet_exam(weights, split=split, limit=limit, swapped=swapped, progress=progress)
+        who = f"refdet {weights.stem}{' with swapped templates' * swapped}"
+    else:
+        run = run_exam(task.removeprefix("exam-"), split=split, limit=limit, progress=progress)
+        who = matcher
     rows = run.report.rows
     transposed = tuple(zip(run.report.columns, *rows, strict=True))
     table = Table(("figure", *[row[0] for row in rows]), transposed[1:], (False, *[True] * len(rows)))
     console.print(table.rich())
     console.print(
-        f"{matcher} on exam-{run.report.task}, version 1, split {split}: {run.num_pictures} pictures of "
+        f"{who} on exam-{run.report.task}, version 1, split {split}: {run.num_pictures} pictures of "
         f"{run.num_objects} objects, {run.picture_seconds:.2f} s a picture, onboarding "
         f"{run.onboarding_seconds / max(run.num_objects, 1):.1f} s an object",
         highlight=False,

@@ -93,7 +93,9 @@ def detect(
     camera: Path | None = None,
     focal: float | Literal["auto"] | None = "auto",
     instances: int = 4,
-    min_score: float = 0.4,
+    min_score: float | None = None,
+    detector: Literal["sift", "refdet"] = "sift",
+    weights: Path | None = None,
 ) -> None:
     """Find the boxes of known objects in pictures.
 
@@ -102,14 +104,33 @@ def detect(
 
     Args:
         source: a picture, a folder of pictures, or a video.
-        card: object cards, as onboard writes them.
+        card: object cards, as onboard writes them; with refdet also folders of photographs of one object.
         output: folder for the results.
         camera: JSON file with K (pixels); not needed for boxes, which are found with an estimated one.
         focal: focal length in pixels, or auto to find it from the objects.
         instances: of one object in one picture, at the most.
-        min_score: lowest verification score of a detection, 0 to 1.
+        min_score: lowest score of a detection, 0 to 1; 0.4 of the verification unless given, or the
+            detector's own.
+        detector: sift finds printed objects by their key points; refdet is learned and needs --weights.
+        weights: of refdet, a .safetensors file.
     """
     from sightline.cli.console import make_console
+
+    if detector == "refdet":
+        from sightline.pipeline.refdet_detection import run_refdet_detection
+
+        if weights is None:
+            raise ValueError("--detector refdet: expected --weights FILE")
+        run_refdet_detection(
+            source,
+            card,
+            output,
+            weights=weights,
+            max_instances=instances,
+            min_score=min_score,
+            console=make_console(),
+        )
+        return
     from sightline.pipeline.detection import run_detection
 
     run_detection(
@@ -119,6 +140,6 @@ def detect(
         camera_file=camera,
         focal=focal,
         max_instances=instances,
-        min_score=min_score,
+        min_score=0.4 if min_score is None else min_score,
         console=make_console(),
     )

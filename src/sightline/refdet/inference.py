@@ -129,7 +129,7 @@ class RefDetInference:
         *,
         split: str | None = None,
         iou_threshold: float = 0.5,
-        label_format: str = "auto",
+        label_format: str = "xyxy",
     ) -> dict[str, Any]:
         """Judge the detector on a folder of templates, pictures and labels.
 
@@ -139,7 +139,7 @@ class RefDetInference:
             output_dir: where to.
             split: which one; ``test``, or else ``val``, unless given or the folder has none.
             iou_threshold: the overlap that makes a detection right.
-            label_format: of the labels, where they do not tell.
+            label_format: of the labels; ``auto`` finds it over the whole folder where it can.
 
         Returns:
             ``precision``, ``recall``, ``f1`` at the score threshold, ``mean_iou`` of what was matched,
