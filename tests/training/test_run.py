@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sightline.nn.checkpoint import load_weights, read_config
-from sightline.training import TrainSettings, fit
+from sightline.training import TrainingDiverged, TrainSettings, fit
 from sightline.training.run_folder import RunFolder
+from sightline.training.state import load_state
 from tests.training.tiny_task import TinyNet, TinyTask, settings
 
 
@@ -132,8 +133,6 @@ def test_one_bad_pass_spoils_its_whole_step(tmp_path: Path) -> None:
 
 
 def test_divergence_ends_the_run(tmp_path: Path) -> None:
-    from sightline.training.module import TrainingDiverged
-
     task = Broken([2, 4, *range(8, 99)])
     with pytest.raises(TrainingDiverged, match=r"3 steps in a row, up to step 10.*loss nan.*Lower lr"):
         fit(task, settings(max_bad_steps=3), tmp_path)
@@ -193,6 +192,34 @@ def test_precisions(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in task.model.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         fit(TinyTask(), settings(precision="fp16"), tmp_path / "b")
+
+
+def test_fp16_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale that overflows is halved until it fits; these steps are skipped. The scale is resumed."""
+    import lightning.pytorch as pl
+    from lightning.pytorch.plugins.precision import MixedPrecision
+
+    from sightline.training import trainer
+    from sightline.training.processes import Processes
+
+    def build(settings: TrainSettings, processes: Processes) -> pl.Trainer:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
+        built = trainers(TrainSettings.of(settings.plain() | {"precision": "fp32"}), processes)
+        built.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        return built
+
+    trainers = trainer.build_trainer
+    monkeypatch.setattr(trainer, "build_trainer", build)
+    options = {"precision": "fp16", "log_steps": 1, "ema_decay": 0.5}
+    whole = fit(TinyTask(), settings(**options), tmp_path / "a")
+    assert 2 <= whole.skipped <= 9
+    lines = RunFolder(tmp_path / "a").read_metrics()
+    assert all(line["loss"] is not None for line in lines if "loss" in line)
+    progress, _ = load_state(tmp_path / "a" / "state.safetensors")
+    assert progress.scaler["scale"] == 2.0 ** (20 - whole.skipped)
+    fit(TinyTask(), settings(**options, max_minutes=0), tmp_path / "b")
+    resumed = fit(TinyTask(), settings(**options), tmp_path / "b")
+    assert (resumed.skipped, resumed.figures) == (whole.skipped, whole.figures)
 
 
 def test_interrupt_stays_an_interrupt(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A task with every kind of randomness and of tensor; run by itself, it is killed or runs over processes.
 
 ``python tiny_task.py '[["FOLDER", {"epochs": 3, "kill_at": 7}], ...]'`` makes each run in a process of its
-own and prints how these ended; under torchrun the runs follow each other, and each process writes its weights.
+own and prints how these ended; under torchrun the runs follow each other and each process writes its weights.
 """
 
 from __future__ import annotations

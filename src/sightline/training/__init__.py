@@ -6,6 +6,7 @@ are the files, ``keeper`` what goes into them, ``recipes`` the YAML. Only ``modu
 Lightning, and are imported where something is trained.
 """
 
+from sightline.training.keeper import TrainingDiverged
 from sightline.training.processes import average_over_processes
 from sightline.training.recipes import read_recipe
 from sightline.training.run import RunResult, fit
@@ -18,6 +19,7 @@ __all__ = [
     "RunResult",
     "Samples",
     "TrainSettings",
+    "TrainingDiverged",
     "TrainingTask",
     "average_over_processes",
     "fit",

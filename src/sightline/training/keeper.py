@@ -25,6 +25,10 @@ from sightline.training.stream import EpochStream, validation_batches
 from sightline.training.task import TrainingTask
 
 
+class TrainingDiverged(RuntimeError):
+    """Losses or gradients were not finite for too many steps in a row."""
+
+
 class RunKeeper:
     """Keeps the record of a run; the first process writes the files.
 

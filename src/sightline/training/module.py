@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sightline.training.average import WeightAverage
 from sightline.training.freezing import FrozenParts
-from sightline.training.keeper import RunKeeper
+from sightline.training.keeper import RunKeeper, TrainingDiverged
 from sightline.training.optimiser import (
     build_optimizer,
     learning_rate,
@@ -31,10 +31,6 @@ from sightline.training.optimiser import (
 from sightline.training.processes import share
 from sightline.training.progress import ProgressBar
 from sightline.training.stream import seed_step
-
-
-class TrainingDiverged(RuntimeError):
-    """Losses or gradients were not finite for too many steps in a row."""
 
 
 class RoomModule(pl.LightningModule):
@@ -59,6 +55,7 @@ class RoomModule(pl.LightningModule):
         self._restored = dict(restored)
         self._losses: list[dict[str, Tensor]] = []
         self._is_good = True
+        self._parameters_of_model = list(self.model.parameters())
         self._frozen = FrozenParts(self.model, self.settings.freeze)
         if self._is_frozen:
             self._frozen.hold()  # before DDP looks which parameters learn
@@ -116,7 +113,7 @@ class RoomModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradients; where they are not finite, drop them, so that the optimiser finds none."""
-        learning = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        learning = [parameter for parameter in self._parameters_of_model if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
         self._losses[-1]["grad_norm"] = norm
         self._is_good = math.isfinite(norm.item())
