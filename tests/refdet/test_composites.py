@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from sightline.geometry.boxes import boxes_from_masks
-from sightline.refdet.backdrops import BackdropBank
 from sightline.refdet.composites import CompositeDataset, CompositeSettings
 from sightline.refdet.data import collate
-from sightline.refdet.layers import Look, SceneLayers
-from sightline.refdet.pasting import Patch, blend, make_patch
-from sightline.refdet.sprites import SpriteBank, SpriteSettings
 from sightline.refdet.template_pictures import TemplateSettings
+from sightline.synthetic.backdrops import BackdropBank
 from sightline.synthetic.exam import exam_object, exam_objects
 from sightline.synthetic.exam_settings import EXAM
+from sightline.synthetic.layers import Look, SceneLayers
+from sightline.synthetic.pasting import Patch, blend, make_patch
 from sightline.synthetic.sensor import SensorSettings
+from sightline.synthetic.sprites import SpriteBank, SpriteSettings
 
 SIZE = (160, 120)
 SPRITES = SpriteSettings(size_px=64, num_lit=3, num_plain=2, num_lookalike=1)
@@ -56,7 +56,7 @@ def test_only_objects_of_the_training_split(parts):
 
 def test_a_bank_is_kept_and_drawn_once(parts, monkeypatch):
     bank, _, folder = parts
-    monkeypatch.setattr("sightline.refdet.sprites.draw_object", None)  # drawing again would fail
+    monkeypatch.setattr("sightline.synthetic.sprites.draw_object", None)  # drawing again would fail
     again = SpriteBank(4, folder, settings=SPRITES)
     assert np.array_equal(again[2].lit, bank[2].lit) and again[2].name == exam_object(2, "train").name
     assert np.array_equal(pickle.loads(pickle.dumps(bank))[3].plain, bank[3].plain)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sightline.nn.fpn import FPN
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.decode import decode_maps
-from sightline.refdet.fpn import FPN
 from sightline.refdet.head import DetectionHead
 from sightline.refdet.losses import RefDetLoss
 from sightline.refdet.model import (

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sightline.nn.pooling import area_pool, masked_pool
 from sightline.refdet.correlation import DepthwiseCorrelation, Kernel, cross_correlate
 from sightline.refdet.fusion import TemplateFusion
-from sightline.refdet.pooling import area_pool, masked_pool
 from sightline.refdet.prototypes import PrototypeMatcher, part_validity
 from tests.tolerances import tolerance
 

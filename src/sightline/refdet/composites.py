@@ -18,7 +18,6 @@ import torch
 from torch.utils.data import Dataset
 
 from sightline.geometry.boxes import clip
-from sightline.refdet.backdrops import BackdropBank
 from sightline.refdet.data import RefDetItem
 from sightline.refdet.framing import (
     float_picture,
@@ -27,13 +26,14 @@ from sightline.refdet.framing import (
     warp_picture,
     whole_picture,
 )
-from sightline.refdet.layers import Look, SceneLayers, draw_backdrop
-from sightline.refdet.pasting import Patch, make_patch
-from sightline.refdet.sprites import SpriteBank
 from sightline.refdet.template_pictures import TemplateSettings, draw_templates
+from sightline.synthetic.backdrops import BackdropBank
 from sightline.synthetic.exam import ExamPictures, exam_object
 from sightline.synthetic.exam_settings import EXAM
+from sightline.synthetic.layers import Look, SceneLayers, draw_backdrop
+from sightline.synthetic.pasting import Patch, make_patch
 from sightline.synthetic.sensor import SensorSettings, expose
+from sightline.synthetic.sprites import SpriteBank
 
 _REFERENCE_WIDTH = 640  # sizes in pixels are those of a picture this wide
 _NUM_SCENE_OBJECTS = 100
@@ -130,7 +130,7 @@ class CompositeDataset(Dataset):
         seed: of everything.
 
     Example:
-        >>> from sightline.refdet.sprites import SpriteSettings
+        >>> from sightline.synthetic.sprites import SpriteSettings
         >>> bank = SpriteBank(3, settings=SpriteSettings(32, 2, 1, 1))
         >>> small = CompositeSettings((96, 72), templates=TemplateSettings((32, 32)))
         >>> data = CompositeDataset(bank, BackdropBank(1, image_size=(96, 72)), small, length=2)

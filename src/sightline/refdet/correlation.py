@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sightline.nn.backbones import ChannelNorm
-from sightline.refdet.pooling import area_pool, masked_pool
+from sightline.nn.pooling import area_pool, masked_pool
 
 _FLOOR = 1e-6
 
@@ -102,7 +102,7 @@ class DepthwiseCorrelation(nn.Module):
             search: ``(b, c, h, w)`` features of the pictures; one picture serves any number of objects.
 
         Returns:
-            ``(out, corr, h, w)``, out the larger batch. If normalised, its sum over the channels is in [-1, 1].
+            ``(out, corr, h, w)``, out the larger batch; if normalised, it adds up to a cosine.
         """
         return cross_correlate(kernel, self.search_projection(search), normalize=self.normalize)
 

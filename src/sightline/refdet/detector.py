@@ -19,13 +19,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sightline.nn.backbones import BackboneName, ChannelNorm, build_backbone
+from sightline.nn.fpn import FPN, STRIDES
+from sightline.nn.pooling import area_pool
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.decode import RefDetMaps, decode_predictions
-from sightline.refdet.fpn import FPN, STRIDES
 from sightline.refdet.fusion import FusionType
 from sightline.refdet.head import DetectionHead
 from sightline.refdet.matching import LevelMatcher
-from sightline.refdet.pooling import area_pool
 from sightline.refdet.prototypes import part_validity
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -343,12 +343,13 @@ class ConvNeXtRefDet(nn.Module):
         self, images: Tensor, masks: Tensor, scale: float, count: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Each level's features ``(b, n, c, h, w)`` and masks of the templates made smaller or larger."""
-        size = (max(round(images.shape[-2] * scale), 1), max(round(images.shape[-1] * scale), 1))
+        # int: a traced graph is of one template size, and of any search size
+        size = (max(round(int(images.shape[-2]) * scale), 1), max(round(int(images.shape[-1]) * scale), 1))
         images = area_pool(images * masks + self.mean * (1 - masks), size)
         masks = area_pool(masks, size)
         features = self.extract_features(images)
         masks = F.pad(masks, (0, -size[1] % _MULTIPLE, 0, -size[0] % _MULTIPLE))
-        shares = [area_pool(masks, (f.shape[-2], f.shape[-1])) for f in features]
+        shares = [area_pool(masks, (int(f.shape[-2]), int(f.shape[-1]))) for f in features]
         return [f.unflatten(0, (-1, count)) for f in features], [m.unflatten(0, (-1, count)) for m in shares]
 
 

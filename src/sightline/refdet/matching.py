@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sightline.nn.pooling import area_pool, masked_pool
 from sightline.refdet.bank import LevelBank
 from sightline.refdet.correlation import DepthwiseCorrelation, Kernel
 from sightline.refdet.fusion import FusionType, TemplateFusion
-from sightline.refdet.pooling import area_pool, masked_pool
 from sightline.refdet.prototypes import PrototypeMatcher
 
 

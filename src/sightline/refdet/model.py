@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sightline.nn.backbones import ConvNeXtBackbone
 from sightline.nn.convnext_weights import load_convnext_weights
+from sightline.nn.fpn import FPN
 from sightline.refdet.correlation import DepthwiseCorrelation
 from sightline.refdet.detector import ConvNeXtRefDet, RefDetOutput, SearchFeatures
-from sightline.refdet.fpn import FPN
 from sightline.refdet.fusion import FusionType, TemplateFusion
 from sightline.refdet.head import DetectionHead
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sightline.refdet.pooling import area_pool, masked_pool
+from sightline.nn.pooling import area_pool, masked_pool
 
 _MIN_SHARE = 0.1
 

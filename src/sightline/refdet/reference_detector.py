@@ -154,17 +154,27 @@ class ReferenceDetector:
         return TemplateBank.from_tensors(tensors).to(self.device)
 
     @torch.inference_mode()
-    def detect(self, image: np.ndarray, banks: Mapping[str, TemplateBank]) -> Detections:
+    def detect(
+        self,
+        image: np.ndarray,
+        banks: Mapping[str, TemplateBank],
+        *,
+        score_threshold: float | None = None,
+        max_instances: int | None = None,
+    ) -> Detections:
         """Find every instance of every object in a picture; the picture is encoded once.
 
         Args:
             image: ``(h, w, 3)`` uint8 RGB, of any size.
             banks: the objects by name.
+            score_threshold: least score; that of the settings unless given.
+            max_instances: of one object, likewise.
 
         Returns:
             Boxes in pixels of the picture, within it, the surest first.
         """
         size = (image.shape[1], image.shape[0])
+        threshold = self.settings.score_threshold if score_threshold is None else score_threshold
         prepared = prepare_search(image, self.settings.search_size)
         features = self.model.search_features(prepared.picture[None].to(self.device))
         image_from_search = pixel_affine.invert(prepared.search_from_image)
@@ -172,8 +182,8 @@ class ReferenceDetector:
         for name, bank in banks.items():
             found = decode_maps(
                 self.model.match(features, bank),
-                score_threshold=self.settings.score_threshold,
-                max_detections=self.settings.max_detections,
+                score_threshold=threshold,
+                max_detections=max_instances or self.settings.max_detections,
             )
             kept = found.valid[0].cpu()
             own = transform_boxes(found.boxes[0].cpu().double()[kept], image_from_search)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sightline.refdet.backdrops import BackdropBank
 from sightline.refdet.framing import float_picture
-from sightline.refdet.layers import Look, draw_backdrop
-from sightline.refdet.pasting import Patch, blend, make_patch
-from sightline.refdet.sprites import ObjectSprites
+from sightline.synthetic.backdrops import BackdropBank
+from sightline.synthetic.layers import Look, draw_backdrop
+from sightline.synthetic.pasting import Patch, blend, make_patch
 from sightline.synthetic.sensor import SensorSettings, expose
+from sightline.synthetic.sprites import ObjectSprites
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def draw_templates(
         ``(n, 3, h, w)`` float32 RGB in [0, 1] and ``(n, h, w)`` float32 masks in [0, 1].
 
     Example:
-        >>> from sightline.refdet.sprites import SpriteBank, SpriteSettings
+        >>> from sightline.synthetic.sprites import SpriteBank, SpriteSettings
         >>> sprites = SpriteBank(2, settings=SpriteSettings(32, 2, 1, 1))[0]
         >>> backdrops = BackdropBank(1, image_size=(64, 48))
         >>> few = TemplateSettings((24, 32), number=(3, 3))

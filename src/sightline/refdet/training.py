@@ -13,13 +13,13 @@ from torch import Tensor
 
 from sightline.metrics.coco import coco_scores
 from sightline.records import Detections
-from sightline.refdet.backdrops import BackdropBank
 from sightline.refdet.composites import CompositeDataset, CompositeSettings
 from sightline.refdet.data import RefDetBatch, RefDetItem, collate
 from sightline.refdet.decode import RefDetMaps, decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.losses import RefDetLoss
-from sightline.refdet.sprites import SpriteBank, SpriteSettings
+from sightline.synthetic.backdrops import BackdropBank
+from sightline.synthetic.sprites import SpriteBank, SpriteSettings
 from sightline.training import TrainingTask
 
 _SCORE_FLOOR = 0.01

@@ -14,11 +14,11 @@ from sightline.formats.atomic import atomic_write
 from sightline.geometry.cameras import Camera
 from sightline.geometry.poses import look_at
 from sightline.records import TriangleMesh
-from sightline.refdet.sprites import SPLITS, Split
 from sightline.rendering import render_scene
 from sightline.synthetic.backgrounds import BACKGROUND_KINDS, TABLE_KINDS, make_background
 from sightline.synthetic.exam_settings import EXAM
 from sightline.synthetic.lighting import LightSettings, draw_lights
+from sightline.synthetic.sprites import SPLITS, Split
 
 _FORM = 1  # raised when what is drawn changes
 _STREAM = 2  # of random numbers, beside those of pictures and sprites

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sightline.refdet.backdrops import BackdropBank
-from sightline.refdet.pasting import Patch, blend, darken, overlap
+from sightline.synthetic.backdrops import BackdropBank
+from sightline.synthetic.pasting import Patch, blend, darken, overlap
 
 _TRIES = 6
 _MARGIN_PX = 1
