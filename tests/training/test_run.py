@@ -17,7 +17,8 @@ from sightline.nn.checkpoint import load_weights, read_config
 from sightline.training import TrainingDiverged, TrainSettings, fit
 from sightline.training.run_folder import RunFolder
 from sightline.training.state import load_state
-from tests.training.tiny_task import TinyNet, TinyTask, settings
+from sightline.training.stream import validation_batches
+from tests.training.tiny_task import Points, TinyNet, TinyTask, settings
 
 
 class Broken(TinyTask):
@@ -42,28 +43,31 @@ def state(task: TinyTask) -> dict[str, Tensor]:
 
 
 def test_folder_holds_what_is_needed(tmp_path: Path) -> None:
-    result = fit(TinyTask(), settings(ema_decay=0.9, save_interval=2), tmp_path)
+    options = settings(epochs=10, ema_decay=0.9, save_interval=6)
+    result = fit(TinyTask(), options, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
         "metrics.jsonl",
         "state.safetensors",
         "best.safetensors",
         "model.safetensors",
-        "epoch-0002.safetensors",
+        "epoch-0006.safetensors",
     }
-    assert (result.steps, result.skipped, result.complete) == (18, 0, True)
+    assert (result.steps, result.skipped, result.complete) == (60, 0, True)
     card = read_config(result.weights)
     assert (card.kind, card.config) == ("TinyNet", {"plain": False})
     assert card.extra["figures"] == result.figures
-    losses = [line["loss"] for line in RunFolder(tmp_path).read_metrics() if "loss" in line]
-    assert losses[-1] < losses[0]
+    judged = [line["val_loss"] for line in RunFolder(tmp_path).read_metrics() if "val_loss" in line]
+    assert len(judged) == 10
+    assert result.figures["val_loss"] == min(judged) < 0.5 * judged[0]
 
-    # the exported weights give the figure that stands beside them
+    # the exported weights give the figures that stand beside them
     task = TinyTask()
     load_weights(task.model, result.weights)
-    judged = fit(task, settings(lr=0.0, min_lr=0.0, epochs=1), tmp_path / "judge")
-    assert read_config(tmp_path / "judge" / "best.safetensors").extra["steps"] == 6
-    assert judged.steps == 6
+    task.model.eval()
+    batches = validation_batches(Points(8), task.collate, options.batch_size, options.seed)
+    with torch.no_grad():
+        assert task.validate(batches) == result.figures
 
 
 def test_best_is_by_the_task_figure(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_plain_values_come_back() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected a number at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected a whole number at least 1, got 0"),
         ({"lr": float("nan")}, "lr: expected a number at least 0, got nan"),
         ({"lr": 1e-7}, r"min_lr: expected a number at most 1e-07, got 1e-06"),
         ({"ema_decay": 1.0}, "ema_decay: expected a number at least 0 and below 1, got 1"),

@@ -124,13 +124,16 @@ class TrainSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("freeze", "loggers"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: expected a list of names, got {getattr(self, name)!r}")
         for name in ("batch_size", "epochs", "accumulate", "max_bad_steps", "validate_interval", "log_steps"):
-            _require(name, getattr(self, name), low=1)
+            _require(name, getattr(self, name), low=1, whole=True)
         for name in ("steps", "state_steps"):
             if getattr(self, name) is not None:
-                _require(name, getattr(self, name), low=1)
+                _require(name, getattr(self, name), low=1, whole=True)
         for name in ("warmup_steps", "freeze_epochs", "seed", "num_workers", "save_interval"):
-            _require(name, getattr(self, name), low=0)
+            _require(name, getattr(self, name), low=0, whole=True)
         for name in ("weight_decay", "grad_clip", "min_lr", "lr"):
             _require(name, getattr(self, name), low=0)
         _require("min_lr", self.min_lr, high=self.lr)
@@ -182,11 +185,24 @@ class TrainSettings:
 
 
 def _require(
-    name: str, value: float, low: float = -math.inf, high: float = math.inf, below: float = math.inf
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
+    *,
+    whole: bool = False,
 ) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and low <= value <= high and value < below:
+    kinds = int if whole else int | float
+    if (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+        and value < below
+    ):
         return
     limits = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
     limits += [f"below {below:g}"] * (below < math.inf)
-    raise ValueError(f"{name}: expected a number {' and '.join(limits)}, got {value!r}")
+    kind = "whole number" if whole else "number"
+    raise ValueError(f"{name}: expected a {kind} {' and '.join(limits)}, got {value!r}")
