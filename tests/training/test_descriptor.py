@@ -111,18 +111,25 @@ def test_it_learns_and_its_weights_come_back(tmp_path):
     data = DescriptorData(
         num_objects=6,
         num_backdrops=2,
-        epoch_length=160,
+        epoch_length=240,
         num_validation_objects=2,
         validation_rounds=2,
         sprites=SPRITES,
-        crops=CropSettings(size=32, recolor_share=0.0, cover_share=0.0, picture_fill=(0.7, 1.0)),
+        crops=CropSettings(
+            size=32,
+            recolor_share=0.0,
+            cover_share=0.0,
+            turn_share=0.0,
+            mirror_share=0.0,
+            picture_fill=(0.7, 1.0),
+        ),
     )
     net = DescriptorNet(fpn_channels=16, descriptor_channels=16, strides=(4,))
     task = DescriptorTask(net, data)
     settings = TrainSettings(
-        batch_size=8,
-        steps=20,
-        lr=2e-3,
+        batch_size=6,
+        steps=40,
+        lr=3e-3,
         warmup_steps=3,
         num_workers=0,
         device="cpu",
@@ -132,7 +139,7 @@ def test_it_learns_and_its_weights_come_back(tmp_path):
     result = fit(task, settings, tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     losses = [entry["loss_pooled"] for entry in map(json.loads, lines) if "loss_pooled" in entry]
-    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+    assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:8])
     again = DescriptorNet(**net.config)
     load_weights(again, result.weights)
     assert 0 <= result.figures["val_retrieval"] <= 1
