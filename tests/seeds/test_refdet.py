@@ -93,9 +93,11 @@ _PREAMBLE = """
 import sys, warnings
 warnings.simplefilter("ignore")
 import torch
+from sightline.nn.backbones import NanoBackbone
 from sightline.refdet.model import build_convnext_refdet
 torch.manual_seed(0)
-model = build_convnext_refdet(16, 8, 16, backbone="nano")
+model = build_convnext_refdet(16, 8, 16, backbone="nano", template_scales=(1.0,), num_head_convs=1)
+model.backbone = NanoBackbone(depths=(1, 1, 1, 1))  # a shallow one: exporting takes a second a block
 model.eval()
 templates = torch.randn(1, 3, 3, 256, 256)  # [B, 3, C, H, W]
 search = torch.randn(1, 3, 1024, 576)       # [B, C, H, W]

@@ -94,20 +94,16 @@ class DepthwiseCorrelation(nn.Module):
         values = masked_pool(self.template_projection(template), mask, size) * share.sqrt()
         return Kernel(values, share)
 
-    def correlate(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "out corr h w"]:
-        """Each channel's part of the cosine at every position; zeros lie around the picture.
+    def respond(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "out maps h w"]:
+        """Evidence from the layout (the correlation) and from the mean of the template (a product).
 
         Args:
-            kernel: of one object, for all pictures, or of one object for each picture.
-            search: ``(b, c, h, w)`` features of the pictures; one picture serves any number of objects.
+            kernel: of one object for all pictures, of one for each, or of several for one picture.
+            search: ``(b, c, h, w)`` features of the pictures.
 
         Returns:
-            ``(out, corr, h, w)``, out the larger batch; if normalised, it adds up to a cosine.
+            ``(out, out_channels, h, w)``, out the larger batch.
         """
-        return cross_correlate(kernel, self.search_projection(search), normalize=self.normalize)
-
-    def respond(self, kernel: Kernel, search: Float[Tensor, "b c h w"]) -> Float[Tensor, "out maps h w"]:
-        """Evidence from the layout (the correlation) and from the mean of the template (a product)."""
         projected = self.search_projection(search)
         local = cross_correlate(kernel, projected, normalize=self.normalize)
         mean = kernel.values.mean(dim=(-2, -1), keepdim=True)
