@@ -1,4 +1,7 @@
 """Blocks of networks that more than one room needs: backbones, and files of weights that carry their config.
 
 ``checkpoint`` writes and reads weights as safetensors, without unpickling, with a report of every key.
+``backbones`` are ConvNeXt and a small network for CPUs, ``convnext_weights`` reads the former's files;
+``fpn`` is the pyramid over them, ``pooling`` averages exactly, ``descriptor`` joins them to the descriptor
+that rooms start from.
 """

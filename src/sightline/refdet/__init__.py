@@ -1,10 +1,13 @@
 """The reference detector: any number of pictures of an object in, every instance in a picture out.
 
-* ``model`` builds the network, which is in ``detector``. Its parts: ``fpn``, ``fusion`` (of templates),
+* ``model`` builds the network, which is in ``detector``. Its parts: ``fusion`` (of templates),
   ``correlation`` (depthwise, as a cosine), ``prototypes`` (cosines with descriptors), ``matching`` (these at
-  one stride), ``head``, ``pooling``.
-* ``bank``: what is computed once for an object.
+  one stride), ``head``.
+* ``bank``: what is computed once for an object. ``reference_detector``: pictures and banks in, records out;
+  ``inference``: files in, dicts and files out.
 * ``decode``: cells and boxes, the best detections. ``assignment`` and ``losses``: what is learned.
+* ``framing``: how pictures become the network's; ``data``: folders; ``composites`` with
+  ``template_pictures``: made pictures; ``augmentation``; ``training``: the task.
 """
 
 from sightline.refdet.assignment import Assignment, assign_boxes

@@ -8,6 +8,8 @@
 * ``datasets``: scenes as a BOP data set.
 * ``exam_settings``, ``exam``, ``exam_scores``: the frozen exam's values, its pictures, its scorers.
 * ``demo``: the embedded example. ``insertion``: rooms without and with an object.
+* ``sprites``, ``backdrops``: objects and what lies behind them, drawn once; ``pasting``, ``layers``: put
+  together; ``crops``: pairs of views of one object.
 * ``mistakes``: inputs of one object with a planted fault of unit, frame or file.
 
 The same seed gives the same bytes. Metres; the object's z is up, its front looks to -y.
