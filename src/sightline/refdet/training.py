@@ -13,7 +13,9 @@ from torch import Tensor
 
 from sightline.metrics.coco import coco_scores
 from sightline.records import Detections
+from sightline.refdet.bank import TemplateBank
 from sightline.refdet.composites import CompositeDataset, CompositeSettings
+from sightline.refdet.contrast import contrast_loss
 from sightline.refdet.data import RefDetBatch, RefDetItem, collate
 from sightline.refdet.decode import RefDetMaps, decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
@@ -106,17 +108,25 @@ class RefDetTask(TrainingTask):
         model: the detector.
         data: what it learns from.
         loss: what it is judged by.
+        lambda_contrast: weight of telling the batch's objects apart by their descriptors; without it a
+            detector that starts from nothing learns to find objects but not which.
     """
 
     best_figure: ClassVar[str] = "val_ap50"
     best_is_high: ClassVar[bool] = True
 
     def __init__(
-        self, model: ConvNeXtRefDet, data: CompositeData | None = None, loss: RefDetLoss | None = None
+        self,
+        model: ConvNeXtRefDet,
+        data: CompositeData | None = None,
+        loss: RefDetLoss | None = None,
+        *,
+        lambda_contrast: float = 1.0,
     ) -> None:
         super().__init__(model, model.config)
         self.detector = model
         self.data, self.loss = data or CompositeData(), loss or RefDetLoss()
+        self.lambda_contrast = lambda_contrast
 
     def training_samples(self) -> CompositeSamples:
         """New composites in every epoch."""
@@ -132,7 +142,12 @@ class RefDetTask(TrainingTask):
 
     def losses(self, batch: RefDetBatch) -> Mapping[str, Tensor]:
         """The detector's loss and its parts."""
-        return self.loss(detect_batch(self.detector, batch), batch["boxes"])
+        features = self.detector.search_features(batch["search"])
+        bank = encode_batch(self.detector, batch)
+        losses = self.loss(self.detector.match(features, bank), batch["boxes"])
+        contrast = contrast_loss(self.detector, features, bank, batch["boxes"])
+        total = losses["loss"] + self.lambda_contrast * contrast
+        return losses | {"loss": total, "loss_contrast": contrast.detach()}
 
     def validate(self, batches: Iterable[RefDetBatch]) -> dict[str, float]:
         """AP50 with the right templates and, as a control, with those of the batch's next sample."""
@@ -156,8 +171,17 @@ def detect_batch(model: ConvNeXtRefDet, batch: RefDetBatch) -> RefDetMaps:
         model: the detector.
         batch: search pictures and templates.
     """
-    bank = model.encode_templates(batch["templates"], batch["template_masks"], batch["template_valid"])
-    return model.detect_maps(batch["search"], bank)
+    return model.detect_maps(batch["search"], encode_batch(model, batch))
+
+
+def encode_batch(model: ConvNeXtRefDet, batch: RefDetBatch) -> TemplateBank:
+    """The templates of each sample.
+
+    Args:
+        model: the detector.
+        batch: with b samples.
+    """
+    return model.encode_templates(batch["templates"], batch["template_masks"], batch["template_valid"])
 
 
 def swap_templates(batch: RefDetBatch) -> RefDetBatch:
