@@ -14,6 +14,7 @@ from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
 from sightline.cli.scale import scale_calibrate, scale_check
 from sightline.cli.synth import synth
+from sightline.cli.train import train_refdet
 
 VERBS: dict[str, Any] = {
     "demo": demo,
@@ -27,6 +28,7 @@ VERBS: dict[str, Any] = {
     "scale-calibrate": scale_calibrate,
     "scale-check": scale_check,
     "doctor": doctor,
+    "train-refdet": train_refdet,
 }
 """Every verb by its name on the command line."""
 

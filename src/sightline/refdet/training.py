@@ -128,6 +128,11 @@ class RefDetTask(TrainingTask):
         self.data, self.loss = data or CompositeData(), loss or RefDetLoss()
         self.lambda_contrast = lambda_contrast
 
+    def notes(self) -> dict[str, Any]:
+        """The sizes that the weights know."""
+        sizes = {"search_size": self.data.image_size, "template_size": self.data.template_size}
+        return {name: list(size) for name, size in sizes.items()}
+
     def training_samples(self) -> CompositeSamples:
         """New composites in every epoch."""
         return CompositeSamples(self.data.training())

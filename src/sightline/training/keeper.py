@@ -225,4 +225,5 @@ class RunKeeper:
 
     def _save_model(self, path: Any, figures: Mapping[str, float]) -> None:  # noqa: ANN401
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
-        save_model(path, self.task.model, self.task.config, {"steps": self.steps, "figures": finite})
+        notes = {"steps": self.steps, "figures": finite} | self.task.notes()
+        save_model(path, self.task.model, self.task.config, notes)

@@ -117,5 +117,9 @@ class TrainingTask(ABC):
                 sums[f"val_{name}"] += float(value)
         return {name: value / count for name, value in sums.items()}
 
+    def notes(self) -> dict[str, Any]:
+        """What the users of the weights need to know beside the config, as JSON holds it."""
+        return {}
+
     def at_progress(self, fraction: float) -> None:  # noqa: B027  # most tasks need none
         """Told before each forward pass which share of the run is done, for weights that change with it."""

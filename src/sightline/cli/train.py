@@ -1,0 +1,50 @@
+"""``sightline train-refdet``: a recipe becomes a run folder with weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def train_refdet(
+    recipe: Path,
+    output: Path = Path("runs/refdet"),
+    data: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    resume: bool = True,
+) -> None:
+    """Train the reference detector by a recipe.
+
+    Writes model.safetensors, metrics.jsonl and what the run resumes from. A run that was stopped goes on
+    where it stood when the command is given again.
+
+    Args:
+        recipe: a YAML file, such as configs/refdet/tiny.yaml.
+        output: the run folder.
+        data: folder where the drawn objects are kept; beside the run unless given.
+        minutes: stop after so many; the recipe's own unless given.
+        steps: how many optimiser steps; the recipe's own unless given.
+        device: auto, cpu, cuda or mps.
+        resume: go on with the run in the folder, if there is one.
+    """
+    from dataclasses import replace
+
+    from sightline.cli.console import make_console
+    from sightline.refdet.recipe import read_refdet_recipe
+    from sightline.training import fit
+
+    console = make_console()
+    task, settings = read_refdet_recipe(recipe, data_folder=data or output / "data")
+    settings = replace(settings, device=device, checkpoint_dir=output)
+    if minutes is not None:
+        settings = replace(settings, max_minutes=minutes)
+    if steps is not None:
+        settings = replace(settings, steps=steps)
+    result = fit(task, settings, output, resume="auto" if resume else None)
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
+    console.print(
+        f"{result.weights}: {result.steps} steps in {result.minutes:.1f} min; {figures or 'not validated'}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,73 @@
+"""Training from the command line: the recipe is read, weights are written that detect, a run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sightline.cli.main import main
+from sightline.nn.checkpoint import read_config
+from sightline.refdet.recipe import read_refdet_recipe
+from sightline.refdet.reference_detector import ReferenceDetector
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "refdet"
+SMALL = """
+model:
+  fpn_channels: 16
+  corr_channels: 8
+  det_channels: 16
+  backbone: nano
+  detection_stride: 8
+  template_scales: [1.0]
+data:
+  num_objects: 3
+  num_backdrops: 2
+  epoch_length: 4
+  num_validation_objects: 2
+  num_validation: 2
+  image_size: [96, 64]
+  template_size: [32, 32]
+  max_templates: 1
+  validation_templates: 1
+  sprites: {size_px: 48, num_lit: 3, num_plain: 1, num_lookalike: 1}
+train: {batch_size: 2, steps: 2, lr: 1e-3, num_workers: 0, progress: false}
+"""
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_builds(path: Path):
+    task, settings = read_refdet_recipe(path)
+    assert sum(p.numel() for p in task.model.parameters()) < 2_000_000
+    assert settings.max_minutes is not None
+
+
+def test_a_recipe_is_trained_and_detects(tmp_path, capsys):
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL)
+    command = ["train-refdet", str(recipe), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(command) == 0
+    assert "2 steps" in capsys.readouterr().out
+    weights = tmp_path / "run" / "model.safetensors"
+    assert read_config(weights).extra["search_size"] == [96, 64]
+    assert ReferenceDetector.from_checkpoint(weights).settings.template_size == (32, 32)
+    assert main([*command, "--steps", "3"]) == 0
+    assert "3 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("num_objects: 3", "num_object: 3"),
+        ("size_px: 48", "size: 48"),
+        ("steps: 2,", "step: 2,"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_nearest(tmp_path, capsys, change, message):
+    recipe = tmp_path / "wrong.yaml"
+    recipe.write_text(SMALL.replace(change, message))
+    assert main(["train-refdet", str(recipe), "--output", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "wrong.yaml" in error
+    assert message.split(":")[0] in error
+    assert change.split(":")[0] in error
