@@ -7,6 +7,7 @@ their names. Boxes are not clipped to the picture.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -102,7 +103,12 @@ def export_onnx(
 
     Returns:
         The two paths.
+
+    Raises:
+        ModuleNotFoundError: the packages of the ``export`` extra are not installed.
     """
+    if find_spec("onnxscript") is None:
+        raise ModuleNotFoundError("ONNX needs the package onnxscript: pip install 'sightline[export]'")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model = model.eval()
