@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sightline.cli.main import main
 from sightline.nn.checkpoint import read_config
@@ -71,3 +72,11 @@ def test_a_misspelt_key_is_named_with_the_nearest(tmp_path, capsys, change, mess
     assert "wrong.yaml" in error
     assert message.split(":")[0] in error
     assert change.split(":")[0] in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_here_is_named(tmp_path, capsys):
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL)
+    assert main(["train-refdet", str(recipe), "--output", str(tmp_path / "run"), "--device", "cuda"]) == 2
+    assert "this machine has no cuda" in capsys.readouterr().err

@@ -77,3 +77,9 @@ def test_the_exam_has_a_row_for_it(weights, capsys):
     out = capsys.readouterr().out
     assert "ap50" in out
     assert "refdet small on exam-detection" in out
+
+
+def test_a_control_needs_objects_to_swap(weights, capsys):
+    options = ["--detector", "refdet", "--weights", str(weights), "--limit", "1", "--swapped"]
+    assert main(["evaluate", "exam-detection", *options]) == 2
+    assert "at least 3 objects" in capsys.readouterr().err

@@ -165,6 +165,19 @@ def test_a_card_is_encoded_once(checkpoint, tmp_path):
     assert torch.equal(first.boxes, second.boxes)
 
 
+def test_other_weights_of_the_same_name_are_other_features(checkpoint, tmp_path):
+    card = save_card(onboard_mesh(make_object("can", 0).mesh, name="can", num_views=42), tmp_path / "can")
+    config = ReferenceDetector.from_checkpoint(checkpoint).model.config
+    prints = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        detector = ReferenceDetector(ConvNeXtRefDet(**config), DetectorSettings((96, 64), (64, 64)), name="a")
+        bank = detector.onboard_card(card, max_templates=2)
+        prints.add(float(bank.to_tensors()["level8.descriptors"].sum()))
+    assert len(prints) == 2
+    assert len(list((tmp_path / "can" / "features").iterdir())) == 2
+
+
 def _template():
     from sightline.formats.refdet_templates import TemplatePicture
 

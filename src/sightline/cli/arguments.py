@@ -18,7 +18,8 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
     """Rewrite what follows a verb.
 
     Bare words before the first option are the verb's first parameters, in order; hyphens in options become
-    underscores; an option that takes several values takes them after one another or by being repeated.
+    underscores; an option that takes several values takes them after one another or by being repeated; a
+    switch by itself is on.
 
     Args:
         verb: the function that implements the verb.
@@ -34,6 +35,7 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
     """
     parameters = inspect.signature(verb).parameters
     several = {f"--{name}" for name, p in parameters.items() if "list[" in str(p.annotation)}
+    switches = {f"--{name}" for name, p in parameters.items() if str(p.annotation) in ("bool", str(bool))}
     result: list[str] = []
     lists: dict[str, list[str]] = {}
     open_list: str | None = None
@@ -44,7 +46,10 @@ def normalise(verb: Callable[..., None], tokens: list[str]) -> list[str]:
             name, equals, value = token.partition("=")
             name = name if name in _AS_IT_IS else "--" + name[2:].replace("-", "_")
             open_list = name if name in several else None
-            if open_list is None:
+            bare = not equals and (place + 1 == len(tokens) or tokens[place + 1].startswith("-"))
+            if name in switches and bare:
+                result.append(f"{name}=true")
+            elif open_list is None:
                 result.append(name + equals + value)
             elif equals:
                 lists.setdefault(name, []).append(value)

@@ -123,7 +123,7 @@ def as_samples(
         return like.new_full((batch,), float(value))
     if value.numel() == 1:
         value = value.reshape(1).expand(batch)
-    elif value.ndim == 0 or value.shape[0] != batch or value.numel() != batch:
+    elif value.shape[0] != batch or value.numel() != batch:
         raise ValueError(
             f"{name}: expected a number or a tensor of shape (), (1,), ({batch},) or ({batch}, 1), "
             f"got {tuple(value.shape)}"

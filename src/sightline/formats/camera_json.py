@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sightline.formats.json_files import read_json
 from sightline.geometry.cameras import Camera
 
 
@@ -86,10 +86,7 @@ def read_camera_numbers(path: str | Path, index: int | None = None) -> CameraNum
         0.1
     """
     source = Path(path)
-    try:
-        entry = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: expected JSON, {error}") from error
+    entry = read_json(source)
     if not isinstance(entry, dict):
         raise ValueError(f"{source}: expected one camera, as an object of keys")
     if entry and all(key.isdigit() and isinstance(value, dict) for key, value in entry.items()):

@@ -1,7 +1,7 @@
 """A dense descriptor of objects: a unit vector at every position, alike wherever the same object is seen.
 
-It is what every learned room starts from: a backbone with a pyramid and a projection, pre-trained to tell
-thousands of generated objects apart (``training.descriptor``). Rooms take over the parts by their names.
+A backbone with a pyramid and a projection, for ``training.descriptor`` to pre-train on generated objects. It
+is meant for learned rooms to start from; none does yet.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ def run_refdet_exam(
     *,
     split: str = "exam",
     limit: int | None = None,
-    threshold: float | None = None,
     num_views: int = 42,
     swapped: bool = False,
     progress: Progress = lambda items, *_: items,
@@ -30,7 +29,6 @@ def run_refdet_exam(
         weights: of the detector.
         split: ``exam``, or ``development`` for everything that is tuned.
         limit: how many pictures; all unless given.
-        threshold: the calibrated score from which a detection is reported, for the figures at a threshold.
         num_views: views of each object in its bank.
         swapped: look for each object with the views of another, as a control.
         progress: wraps what takes long, with a text and a total.
@@ -40,7 +38,7 @@ def run_refdet_exam(
 
     Raises:
         FileNotFoundError: there is no such file of weights.
-        ValueError: weights of another model, or an unknown split.
+        ValueError: weights of another model, an unknown split, or too few objects to be swapped.
     """
     detector = ReferenceDetector.from_checkpoint(weights)
     pictures = exam_pictures("detection", split, limit)
@@ -54,8 +52,11 @@ def run_refdet_exam(
     onboarding = time.perf_counter() - started
     if swapped:
         names = list(banks)
+        if len(names) < 3:
+            raise ValueError(f"swapped: expected pictures of at least 3 objects, these have {len(names)}")
+        # By two: the objects are rich and low in texture in turn.
         banks = {name: banks[other] for name, other in zip(names, names[2:] + names[:2], strict=True)}
-    scorer, times = DetectionScorer(objects, threshold=threshold), []
+    scorer, times = DetectionScorer(objects), []
     for picture in progress(pictures, "pictures", len(pictures)):
         started = time.perf_counter()
         found = detector.detect(picture.scene.image, {name: banks[name] for name in picture.wanted})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +69,7 @@ class ReferenceDetector:
         model: the network.
         settings: how pictures are searched.
         device: where it runs.
-        name: tells one set of weights from another; features that are kept in a card carry it.
+        name: of the weights, for people.
 
     Example:
         >>> model = ConvNeXtRefDet(16, 8, 16, backbone="nano", detection_stride=8)
@@ -115,6 +118,15 @@ class ReferenceDetector:
         load_weights(model, path)
         return cls(model, settings or _settings_of(stored.extra), device=device, name=Path(path).stem)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these weights from all others: features that a card keeps are of one fingerprint."""
+        digest = hashlib.sha256(json.dumps(self.model.config, sort_keys=True).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     @torch.inference_mode()
     def onboard(
         self,
@@ -143,14 +155,15 @@ class ReferenceDetector:
             max_templates: so many views, spread evenly over the card's.
         """
         chosen = _spread(len(card.templates), max_templates)
-        key = f"refdet-{self.name}-{self.settings.template_size[0]}x{self.settings.template_size[1]}"
+        width, height = self.settings.template_size
+        key = f"refdet-{self.fingerprint}-{width}x{height}-{len(chosen)}"
 
         def compute() -> dict[str, Tensor]:
             views = [card.templates[i] for i in chosen]
             pictures = [TemplatePicture(v.color.numpy(), v.mask.numpy()) for v in views]
             return self.onboard(pictures).to("cpu").to_tensors()
 
-        tensors = cached_features(card, f"{key}-{len(chosen)}", compute)
+        tensors = cached_features(card, key, compute)
         return TemplateBank.from_tensors(tensors).to(self.device)
 
     @torch.inference_mode()
@@ -199,17 +212,6 @@ class ReferenceDetector:
             tuple(names[i] for i in order.tolist()),
             size,
         )
-
-    def detect_stream(
-        self, images: Iterable[np.ndarray], banks: Mapping[str, TemplateBank]
-    ) -> Iterator[Detections]:
-        """Detections of one picture after the other, as a video gives them; nothing is held.
-
-        Args:
-            images: ``(h, w, 3)`` uint8 RGB each.
-            banks: the objects by name.
-        """
-        return (self.detect(image, banks) for image in images)
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -61,18 +61,20 @@ class CompositeData:
 
     def training(self) -> CompositeDataset:
         """Pictures of training objects."""
-        return self._dataset("train", self.num_objects, self.num_backdrops, self.epoch_length, 1)
+        return self._dataset(
+            "train", self.num_objects, self.num_backdrops, self.epoch_length, (1, self.max_templates)
+        )
 
     def validation(self) -> CompositeDataset:
         """Pictures of objects that training never shows."""
         counts = self.num_validation_objects, max(self.num_backdrops // 8, 4), self.num_validation
-        return self._dataset("development", *counts, self.validation_templates)
+        always = self.validation_templates, self.validation_templates
+        return self._dataset("development", *counts, always)
 
     def _dataset(
-        self, split: str, num_objects: int, num_backdrops: int, length: int, fewest: int
+        self, split: str, num_objects: int, num_backdrops: int, length: int, number: tuple[int, int]
     ) -> CompositeDataset:
-        most = self.max_templates if fewest == 1 else fewest
-        templates = replace(self.composites.templates, size=tuple(self.template_size), number=(fewest, most))
+        templates = replace(self.composites.templates, size=tuple(self.template_size), number=number)
         size = (int(self.image_size[0]), int(self.image_size[1]))
         return CompositeDataset(
             SpriteBank(num_objects, self.folder, split=split, settings=self.sprites),

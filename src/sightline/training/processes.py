@@ -98,6 +98,24 @@ def share(value: Any) -> Any:  # noqa: ANN401  # any plain value
     return box[0]
 
 
+def require_device(device: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Args:
+        device: as a setting names it.
+
+    Raises:
+        ValueError: it is CUDA or MPS, and not here.
+
+    Example:
+        >>> require_device("cpu")
+    """
+    kind = accelerator_of(device)
+    here = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if kind in here and not here[kind]():
+        raise ValueError(f"device: expected one that is here, got {device!r}; this machine has no {kind}")
+
+
 def accelerator_of(device: str) -> str:
     """The kind of device that a setting means: ``auto`` is CUDA where there is one.
 

@@ -10,7 +10,7 @@ from typing import Literal
 from sightline.nn.checkpoint import load_weights
 from sightline.training.keeper import RunKeeper
 from sightline.training.loggers import build_loggers
-from sightline.training.processes import Processes, accelerator_of
+from sightline.training.processes import Processes, accelerator_of, require_device
 from sightline.training.run_folder import RunFolder
 from sightline.training.settings import TrainSettings
 from sightline.training.state import Progress, load_state
@@ -94,6 +94,7 @@ def fit(
         >>> result.steps, [round(w, 1) for w in task.model.weight.flatten().tolist()]
         (160, [1.0, 1.0])
     """
+    require_device(settings.device)
     processes = Processes.from_environment()
     run_folder = RunFolder(Path(folder if folder is not None else settings.checkpoint_dir))
     source = _resume_source(run_folder, resume)
