@@ -51,6 +51,7 @@ def nms_mask(
     iou_threshold: float,
     *,
     groups: Int[Tensor, "*batch n"] | None = None,
+    between_groups: bool = False,
 ) -> Bool[Tensor, "*batch n"]:
     """Greedy non-maximum suppression of a batch of pictures, without a loop over boxes.
 
@@ -65,6 +66,7 @@ def nms_mask(
             minus infinity or NaN, or with NaN in the box, are padding and are not kept.
         iou_threshold: boxes whose IoU with a better one is above it are dropped.
         groups: ``(*batch, n)`` class labels: boxes of different groups do not touch each other.
+        between_groups: the other way round: only boxes of different groups touch each other.
 
     Returns:
         ``(*batch, n)`` bool, the boxes to keep.
@@ -82,7 +84,8 @@ def nms_mask(
         stop = min(start + _BLOCK, scores.shape[-1])
         covers = _overlaps(boxes[..., :stop, :], boxes[..., start:stop, :]) > iou_threshold
         if groups is not None:
-            covers &= groups[..., :stop, None] == groups[..., None, start:stop]
+            alike = groups[..., :stop, None] == groups[..., None, start:stop]
+            covers &= alike != between_groups
         covers = covers.to(torch.float32)
         open_ = keep[..., start:stop] & ~_any_covers(covers[..., :start, :], keep[..., :start])
         keep[..., start:stop] = _greedy(covers[..., start:, :].triu(1), open_)

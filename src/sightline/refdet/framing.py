@@ -178,12 +178,18 @@ def float_picture(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
 
 
-def prepare_search(image: UInt8[np.ndarray, "h w 3"], search_size: tuple[int, int]) -> PreparedSearch:
-    """Fit a whole picture into the network's frame.
+def prepare_search(
+    image: UInt8[np.ndarray, "h w 3"],
+    search_size: tuple[int, int],
+    *,
+    region: Float[Tensor, "4"] | None = None,
+) -> PreparedSearch:
+    """Fit a picture, or a part of it, into the network's frame.
 
     Args:
         image: ``(h, w, 3)`` uint8 RGB.
         search_size: ``(width, height)`` pixels.
+        region: ``(4,)`` xyxy pixels of the part; may leave the picture. The whole unless given.
 
     Returns:
         The picture and the affine that leads to it.
@@ -193,7 +199,8 @@ def prepare_search(image: UInt8[np.ndarray, "h w 3"], search_size: tuple[int, in
         >>> prepared.picture.shape, prepared.search_from_image.tolist()
         (torch.Size([3, 96, 128]), [[2.0, 0.0, 0.5], [0.0, 2.0, 12.5]])
     """
-    affine = letterbox_affine(whole_picture((image.shape[1], image.shape[0])), search_size)
+    region = whole_picture((image.shape[1], image.shape[0])) if region is None else region
+    affine = letterbox_affine(region.double(), search_size)
     return PreparedSearch(float_picture(warp_picture(image, affine, search_size)), affine)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sightline.formats.refdet_templates import TemplatePicture
 from sightline.geometry import pixel_affine
-from sightline.geometry.boxes import clip
 from sightline.nn.checkpoint import load_weights, read_config
 from sightline.objects.card import ObjectCard
 from sightline.objects.feature_cache import cached_features
@@ -26,6 +26,8 @@ from sightline.refdet.data import load_templates
 from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import prepare_search, transform_boxes
+from sightline.refdet.selection import Proposals, select
+from sightline.refdet.tiling import Tiles, check_tiles, find_cut, merge_regions, plan_regions
 
 SEARCH_SIZE, TEMPLATE_SIZE = (1024, 576), (256, 256)
 
@@ -39,9 +41,15 @@ class DetectorSettings:
         template_size: ``(width, height)`` pixels of a template.
         score_threshold: detections below it are not reported.
         max_detections: of one object in one picture.
+        tiles: whether large pictures are searched in parts too (:mod:`sightline.refdet.tiling`): ``off``,
+            ``auto`` for the picture's own resolution, or how many lie along its limiting side.
+        tile_overlap: of neighbouring tiles, at least, in shares of a tile.
+        batch_size: how many tiles are searched at once.
+        rival_iou: above which overlap different objects compete for one place; None lets them share it.
+        negative_iou: from which overlap a look-alike explains an object.
 
     Raises:
-        ValueError: a size or threshold that cannot be.
+        ValueError: a size, threshold or number that cannot be.
 
     Example:
         >>> DetectorSettings(search_size=(640, 360)).score_threshold
@@ -52,6 +60,11 @@ class DetectorSettings:
     template_size: tuple[int, int] = TEMPLATE_SIZE
     score_threshold: float = 0.3
     max_detections: int = 100
+    tiles: Tiles | str = "off"
+    tile_overlap: float = 0.2
+    batch_size: int = 4
+    rival_iou: float | None = 0.7
+    negative_iou: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("search_size", "template_size"):
@@ -60,6 +73,13 @@ class DetectorSettings:
                 raise ValueError(f"{name}: expected (width, height) of at least 32 px, got {size}")
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold: expected a number in [0, 1], got {self.score_threshold}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
+        for name in ("rival_iou", "negative_iou"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name}: expected a share in (0, 1], got {share}")
+        check_tiles(self.tiles, self.tile_overlap)
 
 
 class ReferenceDetector:
@@ -166,52 +186,115 @@ class ReferenceDetector:
         tensors = cached_features(card, key, compute)
         return TemplateBank.from_tensors(tensors).to(self.device)
 
-    @torch.inference_mode()
     def detect(
         self,
         image: np.ndarray,
         banks: Mapping[str, TemplateBank],
         *,
+        negatives: Sequence[TemplateBank] = (),
         score_threshold: float | None = None,
         max_instances: int | None = None,
+        region: Float[Tensor, "4"] | None = None,
     ) -> Detections:
         """Find every instance of every object in a picture; the picture is encoded once.
 
         Args:
             image: ``(h, w, 3)`` uint8 RGB, of any size.
             banks: the objects by name.
+            negatives: look-alikes of any of them: what a look-alike explains better is not reported.
             score_threshold: least score; that of the settings unless given.
             max_instances: of one object, likewise.
+            region: ``(4,)`` xyxy pixels, the only part that is searched; see :meth:`propose`.
 
         Returns:
             Boxes in pixels of the picture, within it, the surest first.
         """
-        size = (image.shape[1], image.shape[0])
-        threshold = self.settings.score_threshold if score_threshold is None else score_threshold
-        prepared = prepare_search(image, self.settings.search_size)
-        features = self.model.search_features(prepared.picture[None].to(self.device))
-        image_from_search = pixel_affine.invert(prepared.search_from_image)
-        boxes, scores, names = [], [], []
-        for name, bank in banks.items():
-            found = decode_maps(
-                self.model.match(features, bank),
-                score_threshold=threshold,
-                max_detections=max_instances or self.settings.max_detections,
-            )
-            kept = found.valid[0].cpu()
-            own = transform_boxes(found.boxes[0].cpu().double()[kept], image_from_search)
-            boxes.append(clip(own, size))
-            scores.append(found.scores[0].cpu().double()[kept])
-            names += [name] * int(kept.sum())
-        if not banks:
-            return Detections(torch.zeros(0, 4), torch.zeros(0), (), size)
-        order = torch.cat(scores).argsort(descending=True, stable=True)
-        return Detections(
-            torch.cat(boxes)[order].clone(),
-            torch.cat(scores)[order].clone(),
-            tuple(names[i] for i in order.tolist()),
-            size,
+        proposals = self.propose(
+            image, [*banks.values(), *negatives], score_threshold=score_threshold, region=region
         )
+        return select(
+            dict(zip(banks, proposals, strict=False)),
+            (image.shape[1], image.shape[0]),
+            negatives=proposals[len(banks) :],
+            negative_iou=self.settings.negative_iou,
+            rival_iou=self.settings.rival_iou,
+            max_instances=max_instances or self.settings.max_detections,
+        )
+
+    @torch.inference_mode()
+    def propose(
+        self,
+        image: np.ndarray,
+        banks: Sequence[TemplateBank],
+        *,
+        score_threshold: float | None = None,
+        scale: float = 1.0,
+        region: Float[Tensor, "4"] | None = None,
+    ) -> list[Proposals]:
+        """Where each of some objects may be, whatever the others are.
+
+        Args:
+            image: ``(h, w, 3)`` uint8 RGB, of any size.
+            banks: the objects.
+            score_threshold: least score; that of the settings unless given.
+            scale: of the network's picture, 2 for one of twice the width and height.
+            region: ``(4,)`` xyxy pixels, the only part that is searched, without tiles; what its borders cut
+                off is left out.
+
+        Returns:
+            The proposals of each bank.
+        """
+        settings, size = self.settings, (image.shape[1], image.shape[0])
+        threshold = settings.score_threshold if score_threshold is None else score_threshold
+        regions = plan_regions(size, settings.search_size, settings.tiles, overlap=settings.tile_overlap)
+        if region is not None:
+            regions = region[None].double()
+        by_bank = self._search(image, regions, banks, threshold, scale)
+        if region is not None:
+            own = [regions.expand(len(found.scores), 4) for found, _ in by_bank]
+            return [
+                found.select(~find_cut(found.boxes, where, size, settings.search_size))
+                for (found, _), where in zip(by_bank, own, strict=True)
+            ]
+        if len(regions) == 1:
+            return [found for found, _ in by_bank]
+        return [merge_regions(found, where, regions, size, settings.search_size) for found, where in by_bank]
+
+    def _search(
+        self,
+        image: np.ndarray,
+        regions: Float[Tensor, "regions 4"],
+        banks: Sequence[TemplateBank],
+        threshold: float,
+        scale: float,
+    ) -> list[tuple[Proposals, Tensor]]:
+        """Each bank's proposals in all regions, in batches of these, and in which region each was found."""
+        width, height = (max(round(side * scale), 32) for side in self.settings.search_size)
+        found: list[list[Proposals]] = [[] for _ in banks]
+        for chunk in regions.split(self.settings.batch_size):
+            prepared = [prepare_search(image, (width, height), region=each) for each in chunk]
+            pictures = torch.stack([each.picture for each in prepared])
+            features = self.model.search_features(pictures.to(self.device))
+            for index, bank in enumerate(banks):
+                decoded = decode_maps(
+                    self.model.match(features, bank),
+                    score_threshold=threshold,
+                    max_detections=self.settings.max_detections,
+                )
+                for i, each in enumerate(prepared):
+                    kept = decoded.valid[i].cpu()
+                    boxes = decoded.boxes[i].cpu().double()[kept]
+                    boxes = transform_boxes(boxes, pixel_affine.invert(each.search_from_image))
+                    found[index].append(Proposals(boxes, decoded.scores[i].cpu().double()[kept]))
+        return [
+            (
+                Proposals.concatenate(parts),
+                torch.repeat_interleave(
+                    torch.arange(len(parts)), torch.tensor([len(p.scores) for p in parts])
+                ),
+            )
+            for parts in found
+        ]
 
 
 def _spread(count: int, most: int) -> list[int]:
