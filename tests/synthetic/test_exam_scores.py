@@ -107,6 +107,53 @@ def test_one_half_can_be_good_and_the_other_bad():
     assert "false_alarms" not in figures["all"]
 
 
+def shifted(shown: ExamPicture) -> Detections:
+    """Each truth with an IoU of 0.6, and in an empty picture a faint box."""
+    width = (shown.boxes[:, 2] - shown.boxes[:, 0])[:, None]
+    boxes = shown.boxes + 0.25 * width * torch.tensor([1.0, 0, 1, 0]).double()
+    faint = [[0.0, 0, 30, 30]] if not shown.rows else []
+    return found(boxes.tolist() + faint, [0.9] * len(shown.rows) + [0.3] * len(faint), shown.wanted[0])
+
+
+def test_figures_at_a_threshold_follow_the_overlap_asked_for():
+    loose = score_detections(shifted, threshold=0.2)["all"]
+    assert loose["recall"] == 1
+    assert loose["mean_iou"] == pytest.approx(0.6)
+    assert loose["precision"] == pytest.approx(4 / 6)
+    assert loose["f1"] == pytest.approx(0.8)
+    assert loose["recall_low"] == pytest.approx(0.5101, abs=1e-4)  # Wilson, 4 of 4
+    assert (loose["empty"], loose["false_alarms"]) == (2, 1)
+    strict = score_detections(shifted, threshold=0.4, min_iou=0.7)["all"]
+    assert (strict["recall"], strict["false_alarms"], strict["precision"]) == (0, 0, 0)
+    assert strict["ap50"] == loose["ap50"]
+
+
+def test_objects_curves_and_empty_scores_are_reported():
+    scorer = DetectionScorer(OBJECTS, threshold=0.5)
+    for index in range(6):
+        shown = picture(index, (index % 2,), absent=index in (4, 5))
+        answer = shifted(shown) if index % 2 else found([], [], shown.wanted[0])
+        scorer.add(shown, answer)
+    report = scorer.report()
+    assert {name: figures["recall"] for name, figures in report.by_object.items()} == {
+        NAMES[0]: 0,
+        NAMES[1]: 1,
+    }
+    assert [report.by_object[name]["pictures"] for name in NAMES] == [3, 3]
+    assert report.curves["all"].recall.tolist() == [0.25, 0.5, 0.5]
+    assert report.curves["low"].precision.tolist() == pytest.approx([1, 1, 2 / 3])
+    assert len(report.curves["rich"].scores) == 0
+    assert scorer.empty_scores() == pytest.approx([0.0, 0.3])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 1.5}, {"threshold": -0.1}, {"min_iou": 0.0}, {"min_iou": 2.0}]
+)
+def test_limits_that_are_none_are_refused(wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DetectionScorer(OBJECTS, **wrong)
+
+
 def test_detections_for_another_picture_size_are_refused():
     with pytest.raises(ValueError, match=r"\(240, 180\), got \(64, 64\) for picture 0"):
         DetectionScorer(OBJECTS).add(

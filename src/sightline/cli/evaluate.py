@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from sightline.pipeline.exam_run import ExamRun
 
 
 def evaluate(
@@ -13,6 +16,9 @@ def evaluate(
     detector: Literal["sift", "refdet"] = "sift",
     weights: Path | None = None,
     swapped: bool = False,
+    min_score: float | None = None,
+    min_iou: float = 0.5,
+    output: Path | None = None,
     split: str = "exam",
     limit: int | None = None,
     dataset: Path | None = None,
@@ -27,6 +33,11 @@ def evaluate(
         detector: what sits the exam of detection.
         weights: of a learned detector.
         swapped: look for each object with the views of another, as a control of a learned detector.
+        min_score: of refdet, the score from which a detection counts in the figures at a threshold; that of
+            the weights unless given.
+        min_iou: in the exam of detection, the overlap that makes a detection right at a threshold; AP has its
+            own.
+        output: folder for figures.json and, of detection, a plot of precision and recall; none unless given.
         split: exam, or development for everything that is tuned; with bop, the data set's split.
         limit: how many pictures of the exam; all unless given.
         dataset: with bop, a folder in BOP's layout with models.
@@ -47,27 +58,49 @@ def evaluate(
             raise ValueError("--task bop: expected --dataset FOLDER and --results CSV")
         _print_bop(console, dataset, results, None if split == "exam" else split, vsd, progress)
         return
-    from sightline.pipeline.exam_run import run_exam
-    from sightline.vis.tables import Table
-
     if detector == "refdet":
         from sightline.pipeline.exam_refdet import run_refdet_exam
 
         if task != "exam-detection" or weights is None:
             raise ValueError("--detector refdet: expected the task exam-detection and --weights FILE")
-        run = run_refdet_exam(weights, split=split, limit=limit, swapped=swapped, progress=progress)
+        run = run_refdet_exam(
+            weights,
+            split=split,
+            limit=limit,
+            swapped=swapped,
+            min_score=min_score,
+            min_iou=min_iou,
+            progress=progress,
+        )
         who = f"refdet {weights.stem}{' with swapped templates' * swapped}"
     else:
-        run = run_exam(task.removeprefix("exam-"), split=split, limit=limit, progress=progress)
+        from sightline.pipeline.exam_run import run_exam
+
+        run = run_exam(
+            task.removeprefix("exam-"), split=split, limit=limit, min_iou=min_iou, progress=progress
+        )
         who = matcher
-    rows = run.report.rows
-    transposed = tuple(zip(run.report.columns, *rows, strict=True))
-    table = Table(("figure", *[row[0] for row in rows]), transposed[1:], (False, *[True] * len(rows)))
-    console.print(table.rich())
+    _print_run(console, run, f"{who} on exam-{run.report.task}, version 1, split {split}")
+    if output is not None:
+        from sightline.pipeline.exam_files import write_exam_run
+
+        for path in write_exam_run(output, run, f"{who} on exam-{run.report.task}, {split}"):
+            console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _print_run(console: Any, run: ExamRun, what: str) -> None:  # noqa: ANN401 - rich loads with a verb
+    from sightline.vis.tables import Table
+
+    report = run.report
+    cells = tuple(zip(report.columns, *report.rows, strict=True))
+    halves = tuple(row[0] for row in report.rows)
+    console.print(Table(("figure", *halves), cells[1:], (False, *[True] * len(halves))).rich())
+    if report.by_object:
+        columns, rows = report.object_table()
+        console.print(Table(columns, rows, (False, *[True] * (len(columns) - 1))).rich(width=118))
     console.print(
-        f"{who} on exam-{run.report.task}, version 1, split {split}: {run.num_pictures} pictures of "
-        f"{run.num_objects} objects, {run.picture_seconds:.2f} s a picture, onboarding "
-        f"{run.onboarding_seconds / max(run.num_objects, 1):.1f} s an object",
+        f"{what}: {run.num_pictures} pictures of {run.num_objects} objects, {run.picture_seconds:.2f} s a "
+        f"picture, onboarding {run.onboarding_seconds / max(run.num_objects, 1):.1f} s an object",
         highlight=False,
     )
 

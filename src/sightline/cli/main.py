@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sightline.cli.calibrate import calibrate_detector
 from sightline.cli.convert import convert
 from sightline.cli.demo import demo
 from sightline.cli.doctor import doctor
@@ -29,6 +30,7 @@ VERBS: dict[str, Any] = {
     "scale-check": scale_check,
     "doctor": doctor,
     "train-refdet": train_refdet,
+    "calibrate-detector": calibrate_detector,
 }
 """Every verb by its name on the command line."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,25 @@ from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.synthetic import DetectionScorer, SyntheticObject, exam_objects, exam_pictures
 
 
+@dataclass(frozen=True)
+class Sitting:
+    """What a detector said about the exam's pictures, down to the faintest detection, and what it took.
+
+    Args:
+        scorer: has taken in all pictures.
+        num_objects: how many objects were onboarded.
+        num_pictures: how many pictures were looked at.
+        onboarding_seconds: of all objects.
+        picture_seconds: median time of a picture.
+    """
+
+    scorer: DetectionScorer
+    num_objects: int
+    num_pictures: int
+    onboarding_seconds: float
+    picture_seconds: float
+
+
 def run_refdet_exam(
     weights: str | Path,
     *,
@@ -21,6 +41,8 @@ def run_refdet_exam(
     limit: int | None = None,
     num_views: int = 42,
     swapped: bool = False,
+    min_score: float | None = None,
+    min_iou: float = 0.5,
     progress: Progress = lambda items, *_: items,
 ) -> ExamRun:
     """Let a reference detector sit the detection exam.
@@ -31,6 +53,8 @@ def run_refdet_exam(
         limit: how many pictures; all unless given.
         num_views: views of each object in its bank.
         swapped: look for each object with the views of another, as a control.
+        min_score: the threshold of the figures at a threshold; that of the weights unless given.
+        min_iou: the intersection over union that makes a detection right in them.
         progress: wraps what takes long, with a text and a total.
 
     Returns:
@@ -38,12 +62,61 @@ def run_refdet_exam(
 
     Raises:
         FileNotFoundError: there is no such file of weights.
-        ValueError: weights of another model, an unknown split, or too few objects to be swapped.
+        ValueError: weights of another model, an unknown split, a threshold that is none, or too few objects
+            to be swapped.
     """
     detector = ReferenceDetector.from_checkpoint(weights)
+    threshold = detector.settings.score_threshold if min_score is None else min_score
+    sat = sit_refdet_exam(
+        detector,
+        split=split,
+        limit=limit,
+        num_views=num_views,
+        swapped=swapped,
+        threshold=threshold,
+        min_iou=min_iou,
+        progress=progress,
+    )
+    return ExamRun(
+        sat.scorer.report(), sat.num_objects, sat.num_pictures, sat.onboarding_seconds, sat.picture_seconds
+    )
+
+
+def sit_refdet_exam(
+    detector: ReferenceDetector,
+    *,
+    split: str,
+    limit: int | None = None,
+    num_views: int = 42,
+    swapped: bool = False,
+    threshold: float | None = None,
+    min_iou: float = 0.5,
+    progress: Progress = lambda items, *_: items,
+) -> Sitting:
+    """Show a detector the pictures of the detection exam.
+
+    Args:
+        detector: whose threshold is not read: all that it finds is taken in.
+        split: ``exam``, or ``development`` for everything that is tuned.
+        limit: how many pictures; all unless given.
+        num_views: views of each object in its bank.
+        swapped: look for each object with the views of another.
+        threshold: of the scorer.
+        min_iou: of the scorer.
+        progress: wraps what takes long, with a text and a total.
+
+    Returns:
+        The scorer, ready to report.
+
+    Raises:
+        ValueError: an unknown split, a threshold that is none, or too few objects to be swapped.
+    """
     pictures = exam_pictures("detection", split, limit)
     wanted = {name for index in range(len(pictures)) for name in pictures.wanted(index)}
     objects = [thing for thing in exam_objects("detection", split) if thing.name in wanted]
+    if swapped and len(objects) < 3:
+        raise ValueError(f"swapped: expected pictures of at least 3 objects, these have {len(objects)}")
+    scorer = DetectionScorer(objects, threshold=threshold, min_iou=min_iou)
     started = time.perf_counter()
     banks = {
         thing.name: _bank(detector, thing, num_views)
@@ -52,18 +125,17 @@ def run_refdet_exam(
     onboarding = time.perf_counter() - started
     if swapped:
         names = list(banks)
-        if len(names) < 3:
-            raise ValueError(f"swapped: expected pictures of at least 3 objects, these have {len(names)}")
         # By two: the objects are rich and low in texture in turn.
         banks = {name: banks[other] for name, other in zip(names, names[2:] + names[:2], strict=True)}
-    scorer, times = DetectionScorer(objects), []
+    times = []
     for picture in progress(pictures, "pictures", len(pictures)):
+        asked = {name: banks[name] for name in picture.wanted}
         started = time.perf_counter()
-        found = detector.detect(picture.scene.image, {name: banks[name] for name in picture.wanted})
+        found = detector.detect(picture.scene.image, asked, score_threshold=0.0)
         times.append(time.perf_counter() - started)
         scorer.add(picture, found)
     middle = float(torch.tensor(times).median())
-    return ExamRun(scorer.report(), len(objects), len(pictures), onboarding, middle)
+    return Sitting(scorer, len(objects), len(pictures), onboarding, middle)
 
 
 def _bank(detector: ReferenceDetector, thing: SyntheticObject, num_views: int) -> TemplateBank:

@@ -47,7 +47,12 @@ class ExamRun:
 
 
 def run_exam(
-    task: str, *, split: str = "exam", limit: int | None = None, progress: Progress = lambda items, *_: items
+    task: str,
+    *,
+    split: str = "exam",
+    limit: int | None = None,
+    min_iou: float = 0.5,
+    progress: Progress = lambda items, *_: items,
 ) -> ExamRun:
     """Let the classical matcher sit one task of the frozen exam.
 
@@ -55,17 +60,21 @@ def run_exam(
         task: ``detection``, ``pose`` (true boxes are given) or ``pose-end-to-end``.
         split: ``exam``, or ``development`` for everything that is tuned.
         limit: how many pictures; all unless given.
+        min_iou: of detection, the intersection over union that makes a detection right; AP has its own.
         progress: wraps what takes long, with a text and a total.
 
     Returns:
         The figures.
 
     Raises:
-        ValueError: an unknown task or split.
+        ValueError: an unknown task or split, or an intersection over union that cannot be.
     """
     pictures = exam_pictures(task, split, limit)
     wanted = {name for index in range(len(pictures)) for name in pictures.wanted(index)}
     objects = [thing for thing in exam_objects(task, split) if thing.name in wanted]
+    scorer = (
+        DetectionScorer(objects, min_iou=min_iou) if task == "detection" else PoseScorer(objects, task=task)
+    )
     started = time.perf_counter()
     estimators = {
         thing.name: make_estimator(
@@ -74,7 +83,6 @@ def run_exam(
         for thing in progress(objects, "onboarding", len(objects))
     }
     onboarding = time.perf_counter() - started
-    scorer = DetectionScorer(objects) if task == "detection" else PoseScorer(objects, task=task)
     times = []
     for picture in progress(pictures, "pictures", len(pictures)):
         started = time.perf_counter()

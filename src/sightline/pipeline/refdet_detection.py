@@ -11,13 +11,10 @@ from rich.progress import track as progress_bar
 from sightline.formats.images import write_image
 from sightline.formats.result_records import ImageResult
 from sightline.formats.results import write_results
-from sightline.objects.card_files import load_card
+from sightline.pipeline.refdet_banks import make_banks
 from sightline.pipeline.sources import open_source
-from sightline.refdet.bank import TemplateBank
 from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.vis.overlays import draw_detections
-
-_CARD = "card.json"
 
 
 def run_refdet_detection(
@@ -53,12 +50,7 @@ def run_refdet_detection(
     console = console or Console()
     source = open_source(source_path)
     detector = ReferenceDetector.from_checkpoint(weights, device=device)
-    banks: dict[str, TemplateBank] = {}
-    for folder in progress_bar(references, "objects", console=console, transient=True):
-        name, bank = _bank(detector, folder)
-        if name in banks:
-            raise ValueError(f"{folder}: expected objects of different names, {name!r} is there twice")
-        banks[name] = bank
+    banks = make_banks(detector, progress_bar(references, "objects", console=console, transient=True))
     threshold = detector.settings.score_threshold if min_score is None else min_score
     output.mkdir(parents=True, exist_ok=True)
     results = []
@@ -75,10 +67,3 @@ def run_refdet_detection(
         hint = f"nothing has a score of {threshold:g} or more; --min-score lowers that"
         console.print(hint, highlight=False)
     return results
-
-
-def _bank(detector: ReferenceDetector, folder: Path) -> tuple[str, TemplateBank]:
-    if (folder / _CARD).is_file():
-        card = load_card(folder)
-        return card.name, detector.onboard_card(card)
-    return folder.name, detector.onboard(folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,14 +20,17 @@ from sightline.metrics import (
     BOP_SHARES,
     ObjectShape,
     PicturePoses,
+    PrecisionRecall,
     bop_average_recall,
     coco_scores,
     count_detections,
     count_false_alarms,
     pair_errors,
+    precision_recall_curves,
     rotation_error_deg,
     translation_error,
     vsd,
+    wilson_interval,
 )
 from sightline.records import Detections, PoseEstimate
 from sightline.rendering import PreparedMesh
@@ -38,6 +41,7 @@ from sightline.synthetic.silhouettes import draw_silhouette
 HALVES = ("all", "rich", "low")
 
 _FALSE_ALARM_RATE = 0.05
+_COUNTS = ("pictures", "poses", "empty")
 
 
 @dataclass(frozen=True)
@@ -50,24 +54,45 @@ class ExamReport:
             nothing to measure.
         columns: the table's heading, the half first.
         rows: one a half, values as text.
+        by_object: object -> figure -> value; of detection alone.
+        curves: half -> precision and recall over all scores; of detection alone.
     """
 
     task: str
     figures: Mapping[str, Mapping[str, float]]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    by_object: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    curves: Mapping[str, PrecisionRecall] = field(default_factory=dict)
+
+    def object_table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """The heading and the rows of a table of the objects, without the ends of intervals."""
+        first = next(iter(self.by_object.values()), {})
+        names = tuple(name for name in first if not name.endswith(("_low", "_high")))
+        rows = tuple(
+            (thing, *(_as_text(name, values[name]) for name in names))
+            for thing, values in self.by_object.items()
+        )
+        return ("object", *names), rows
 
 
-def _report(task: str, figures: Mapping[str, Mapping[str, float]]) -> ExamReport:
+def _report(
+    task: str,
+    figures: Mapping[str, Mapping[str, float]],
+    by_object: Mapping[str, Mapping[str, float]] | None = None,
+    curves: Mapping[str, PrecisionRecall] | None = None,
+) -> ExamReport:
     names = tuple(next(iter(figures.values())))
-    rows = tuple((half, *(_as_text(values[name]) for name in names)) for half, values in figures.items())
-    return ExamReport(task, figures, ("texture", *names), rows)
+    rows = tuple(
+        (half, *(_as_text(name, values[name]) for name in names)) for half, values in figures.items()
+    )
+    return ExamReport(task, figures, ("texture", *names), rows, by_object or {}, curves or {})
 
 
-def _as_text(value: float) -> str:
+def _as_text(name: str, value: float) -> str:
     if math.isnan(value):
         return "-"
-    return str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.3f}"
+    return str(int(value)) if name in _COUNTS else f"{value:.3f}"
 
 
 class DetectionScorer:
@@ -77,6 +102,10 @@ class DetectionScorer:
         objects: the task's objects.
         threshold: the score from which a detection is reported to a user, found on another set (calibrated on
             ``"development"``); without it no figure at a threshold is given.
+        min_iou: the intersection over union that makes a detection right; COCO's figures have their own.
+
+    Raises:
+        ValueError: a threshold outside [0, 1], or an intersection over union that none or all boxes have.
 
     Example:
         >>> scorer = DetectionScorer([])
@@ -84,8 +113,14 @@ class DetectionScorer:
         ('texture', 'pictures', 'ap50')
     """
 
-    def __init__(self, objects: Sequence[SyntheticObject], *, threshold: float | None = None) -> None:
-        self.threshold = threshold
+    def __init__(
+        self, objects: Sequence[SyntheticObject], *, threshold: float | None = None, min_iou: float = 0.5
+    ) -> None:
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold: expected a score in [0, 1], got {threshold}")
+        if not 0 < min_iou <= 1:
+            raise ValueError(f"min_iou: expected a number in (0, 1], got {min_iou}")
+        self.threshold, self.min_iou = threshold, min_iou
         self._texture = {thing.name: thing.texture for thing in objects}
         self._found: list[Detections] = []
         self._truths: list[Detections] = []
@@ -111,27 +146,67 @@ class DetectionScorer:
 
     def report(self) -> ExamReport:
         """The figures of all pictures so far."""
-        return _report("detection", {half: self._half(half) for half in HALVES})
+        rows = {half: self._rows(half) for half in HALVES}
+        curves = {
+            half: precision_recall_curves(*self._records(own), min_iou=self.min_iou).overall
+            for half, own in rows.items()
+        }
+        by_object = {name: self._object_figures(name) for name in sorted(set(self._wanted))}
+        figures = {half: self._half_figures(own) for half, own in rows.items()}
+        return _report("detection", figures, by_object, curves)
 
-    def _half(self, half: str) -> dict[str, float]:
-        rows = [i for i, name in enumerate(self._wanted) if half in ("all", self._texture[name])]
-        found, truths = [self._found[i] for i in rows], [self._truths[i] for i in rows]
+    def empty_scores(self) -> list[float]:
+        """The best score in each picture that lacks what it asks for; 0 where nothing was found in it."""
+        pairs = zip(self._found, self._truths, strict=True)
+        return [float(f.scores.max()) if len(f) else 0.0 for f, t in pairs if len(t) == 0]
+
+    def _rows(self, half: str) -> list[int]:
+        return [i for i, name in enumerate(self._wanted) if half in ("all", self._texture[name])]
+
+    def _records(self, rows: Sequence[int]) -> tuple[list[Detections], list[Detections]]:
+        return [self._found[i] for i in rows], [self._truths[i] for i in rows]
+
+    def _half_figures(self, rows: Sequence[int]) -> dict[str, float]:
+        found, truths = self._records(rows)
         score = coco_scores(found, truths) if rows else None
         pooled = coco_scores(_pooled(found), _pooled(truths)) if rows else None
-        figures = {
+        return {
             "pictures": float(len(rows)),
             "ap50": score.ap50 if score else math.nan,
             "ap": score.ap if score else math.nan,
             "ap50_pooled": pooled.ap50 if pooled else math.nan,
             "ap_pooled": pooled.ap if pooled else math.nan,
-            "recall_at_5pct_alarms": _recall_at_alarms(found, truths),
+            "recall_at_5pct_alarms": _recall_at_alarms(found, truths, self.min_iou),
+            **self._figures_at_threshold(found, truths),
         }
-        if self.threshold is not None:
-            counts = count_detections(found, truths, min_score=self.threshold).overall
-            alarms = count_false_alarms(found, truths, min_score=self.threshold).overall
-            figures |= {"recall": counts.recall, "precision": counts.precision, "false_alarms": alarms.rate}
-            figures |= {"false_alarms_low": alarms.interval.low, "false_alarms_high": alarms.interval.high}
-        return figures
+
+    def _object_figures(self, name: str) -> dict[str, float]:
+        rows = [i for i, wanted in enumerate(self._wanted) if wanted == name]
+        found, truths = self._records(rows)
+        score = coco_scores(found, truths)
+        figures = {"pictures": float(len(rows)), "ap50": score.ap50, "ap": score.ap}
+        return figures | self._figures_at_threshold(found, truths)
+
+    def _figures_at_threshold(
+        self, found: Sequence[Detections], truths: Sequence[Detections]
+    ) -> dict[str, float]:
+        if self.threshold is None:
+            return {}
+        counts = count_detections(found, truths, min_score=self.threshold, min_iou=self.min_iou).overall
+        alarms = count_false_alarms(found, truths, min_score=self.threshold).overall
+        sure = wilson_interval(counts.true_positives, counts.true_positives + counts.false_negatives)
+        return {
+            "precision": counts.precision,
+            "recall": counts.recall,
+            "recall_low": sure.low,
+            "recall_high": sure.high,
+            "f1": counts.f1,
+            "mean_iou": counts.mean_iou,
+            "empty": float(alarms.num_empty),
+            "false_alarms": alarms.rate,
+            "false_alarms_low": alarms.interval.low,
+            "false_alarms_high": alarms.interval.high,
+        }
 
 
 def _pooled(records: Sequence[Detections]) -> list[Detections]:
@@ -139,7 +214,7 @@ def _pooled(records: Sequence[Detections]) -> list[Detections]:
     return [Detections(r.boxes, r.scores, ("object",) * len(r), r.image_size) for r in records]
 
 
-def _recall_at_alarms(found: Sequence[Detections], truths: Sequence[Detections]) -> float:
+def _recall_at_alarms(found: Sequence[Detections], truths: Sequence[Detections], min_iou: float) -> float:
     """Recall at the lowest threshold, found on this very set, that alarms in 5 % of the empty pictures."""
     empty = [f for f, t in zip(found, truths, strict=True) if len(t) == 0]
     if not empty or len(empty) == len(found):
@@ -147,7 +222,7 @@ def _recall_at_alarms(found: Sequence[Detections], truths: Sequence[Detections])
     surest = sorted((float(f.scores.max()) if len(f) else -math.inf for f in empty), reverse=True)
     allowed = math.floor(_FALSE_ALARM_RATE * len(empty))
     threshold = np.nextafter(surest[allowed], math.inf)
-    return count_detections(found, truths, min_score=float(threshold)).overall.recall
+    return count_detections(found, truths, min_score=float(threshold), min_iou=min_iou).overall.recall
 
 
 class PoseScorer:

@@ -1,0 +1,87 @@
+"""``sightline calibrate-detector``: weights learn how rarely they may cry wolf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def calibrate_detector(
+    weights: Path,
+    output: Path,
+    card: list[Path] | None = None,
+    negatives: Path | None = None,
+    split: str = "development",
+    limit: int | None = None,
+    false_alarms: float = 0.05,
+    min_iou: float = 0.5,
+    device: str = "cpu",
+) -> None:
+    """Find the score threshold of a reference detector for a rate of false alarms.
+
+    Takes pictures that show none of the given objects, or else the generated detection task, and writes new
+    weights that know the threshold, and a curve from which that of any other rate can be read.
+
+    Args:
+        weights: a .safetensors file of the reference detector.
+        output: the new file of weights, .safetensors.
+        card: object cards or folders of photographs of one object, to look for in --negatives.
+        negatives: a folder of pictures, or a video, that show none of these objects.
+        split: of the generated task, without --negatives; development or train.
+        limit: how many pictures of the generated task; all unless given.
+        false_alarms: the rate that is not to be exceeded, of one object in one picture without it.
+        min_iou: the overlap that makes a detection right, for the recall on the generated task.
+        device: cpu or cuda.
+    """
+    from rich.progress import track
+
+    from sightline.cli.console import make_console
+    from sightline.pipeline.refdet_calibration import (
+        calibrate_on_exam,
+        calibrate_on_negatives,
+        write_calibrated,
+    )
+    from sightline.refdet.reference_detector import ReferenceDetector
+    from sightline.vis.tables import Table
+
+    console = make_console()
+
+    def progress(items: Iterable, text: str, total: int) -> Iterable:
+        return track(items, text, total=total, console=console, transient=True)
+
+    if (negatives is None) != (not card):
+        raise ValueError("expected --card CARD ... and --negatives FOLDER together, or neither of them")
+    if output.suffix != ".safetensors" or output.resolve() == weights.resolve():
+        raise ValueError(f"--output {output}: expected another file than the weights, named *.safetensors")
+    if not 0 < false_alarms < 1:
+        raise ValueError(f"--false-alarms: expected a rate between 0 and 1, such as 0.05, got {false_alarms}")
+    detector = ReferenceDetector.from_checkpoint(weights, device=device)
+    if negatives is not None and card:
+        found = calibrate_on_negatives(
+            detector, card, negatives, false_alarms=false_alarms, progress=progress
+        )
+    else:
+        found = calibrate_on_exam(
+            detector, split=split, limit=limit, false_alarms=false_alarms, min_iou=min_iou, progress=progress
+        )
+    write_calibrated(weights, detector, found.presence, output)
+    presence = found.presence
+    low, high = presence.interval
+    alarms = f"{presence.num_alarms} of {presence.num_empty} ({low:.3f} to {high:.3f})"
+    rows = [
+        ("false alarms asked for", f"{false_alarms:g}"),
+        ("score threshold", f"{presence.threshold:.4f}"),
+        ("false alarms here (95 %)", alarms),
+    ]
+    if found.report is not None:
+        figures = found.report.figures["all"]
+        sure = f"({figures['recall_low']:.3f} to {figures['recall_high']:.3f})"
+        rows.append(("recall here (95 %)", f"{figures['recall']:.3f} {sure}"))
+        rows += [(name, f"{figures[name]:.3f}") for name in ("precision", "mean_iou")]
+    console.print(Table(("figure", "value"), tuple(rows), (False, True)).rich())
+    console.print(
+        f"{output}: {found.num_objects} objects in {found.num_pictures} pictures without them; "
+        f"rates down to {presence.curve.least_rate:.3g} can be had",
+        highlight=False,
+        soft_wrap=True,
+    )

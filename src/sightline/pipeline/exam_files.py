@@ -1,0 +1,53 @@
+"""A sitting of the exam as files: the figures as JSON, and precision over recall as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sightline.formats.images import write_image
+from sightline.formats.json_files import null_if_not_finite, write_json
+from sightline.pipeline.exam_run import ExamRun
+from sightline.vis.plots import plot_precision_recall
+
+
+def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
+    """Write what was found.
+
+    Args:
+        folder: where to; it is made.
+        run: the figures.
+        title: what sat the exam, for the plot.
+
+    Returns:
+        ``figures.json`` and, of detection, ``precision_recall.png`` with a curve for all objects, those rich
+        and those low in texture.
+    """
+    folder, report = Path(folder), run.report
+    tables = {"figures": report.figures, "by_object": report.by_object}
+    paths = [folder / "figures.json"]
+    write_json(
+        paths[0],
+        {
+            "task": report.task,
+            "num_objects": run.num_objects,
+            "num_pictures": run.num_pictures,
+            "onboarding_seconds": run.onboarding_seconds,
+            "picture_seconds": run.picture_seconds,
+            **{
+                what: {
+                    row: {name: null_if_not_finite(value) for name, value in values.items()}
+                    for row, values in table.items()
+                }
+                for what, table in tables.items()
+            },
+        },
+    )
+    curves = {
+        f"{half}: AP50 {report.figures[half]['ap50']:.3f}": (curve.recall, curve.precision)
+        for half, curve in report.curves.items()
+        if not bool(curve.recall.isnan().any()) and len(curve.recall)
+    }
+    if curves:
+        paths.append(folder / "precision_recall.png")
+        write_image(paths[1], plot_precision_recall(curves, title=title))
+    return paths

@@ -1,0 +1,124 @@
+"""A detector learns from pictures without its objects how high chance scores, and keeps the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sightline.nn.checkpoint import read_config, save_model
+from sightline.pipeline.exam_refdet import sit_refdet_exam
+from sightline.pipeline.exam_run import Progress
+from sightline.pipeline.refdet_banks import make_banks
+from sightline.pipeline.sources import open_source
+from sightline.refdet.presence import PresenceThreshold, calibrate_presence
+from sightline.refdet.reference_detector import ReferenceDetector
+from sightline.synthetic import ExamReport
+
+
+@dataclass(frozen=True)
+class DetectorCalibration:
+    """What was found.
+
+    Args:
+        presence: the threshold.
+        num_objects: objects that were looked for.
+        num_pictures: pictures without them.
+        report: the figures at the threshold where truths are known; None for a folder of negatives.
+    """
+
+    presence: PresenceThreshold
+    num_objects: int
+    num_pictures: int
+    report: ExamReport | None = None
+
+
+def calibrate_on_negatives(
+    detector: ReferenceDetector,
+    references: Sequence[Path],
+    negatives: Path,
+    *,
+    false_alarms: float = 0.05,
+    progress: Progress = lambda items, *_: items,
+) -> DetectorCalibration:
+    """Look for objects in pictures that show none of them.
+
+    Args:
+        detector: whose threshold is wanted.
+        references: for each object its card, or a folder of photographs.
+        negatives: a folder of pictures, or a video, without any of the objects.
+        false_alarms: the rate that is not to be exceeded, of one object in one picture.
+        progress: wraps what takes long, with a text and a total.
+
+    Returns:
+        The threshold with what it does on these pictures.
+
+    Raises:
+        FileNotFoundError: a reference or the folder is missing.
+        ValueError: a reference or picture that cannot be used, or too few pictures for the rate.
+    """
+    source = open_source(negatives)
+    banks = make_banks(detector, progress(references, "objects", len(references)))
+    best = []
+    for frame in progress(source, "pictures", len(source)):
+        found = detector.detect(frame.image, banks, score_threshold=0.0, max_instances=1)
+        scores = dict(zip(found.names, found.scores.tolist(), strict=True))
+        best += [scores.get(name, 0.0) for name in banks]
+    presence = calibrate_presence(best, false_alarms, num_pictures=len(best) // max(len(banks), 1))
+    return DetectorCalibration(presence, len(banks), presence.curve.num_pictures)
+
+
+def calibrate_on_exam(
+    detector: ReferenceDetector,
+    *,
+    split: str = "development",
+    limit: int | None = None,
+    num_views: int = 42,
+    false_alarms: float = 0.05,
+    min_iou: float = 0.5,
+    progress: Progress = lambda items, *_: items,
+) -> DetectorCalibration:
+    """Calibrate on the generated detection task, a third of whose pictures lack what they ask for.
+
+    Args:
+        detector: whose threshold is wanted.
+        split: ``development`` or ``train``; nothing is tuned on the exam.
+        limit: how many pictures; all unless given.
+        num_views: views of each object in its bank.
+        false_alarms: the rate that is not to be exceeded.
+        min_iou: the intersection over union that makes a detection right, for the recall.
+        progress: wraps what takes long, with a text and a total.
+
+    Returns:
+        The threshold, and the figures at it.
+
+    Raises:
+        ValueError: the split of the exam, or too few pictures for the rate.
+    """
+    if split == "exam":
+        raise ValueError("split: expected development or train, nothing is tuned on the exam")
+    sat = sit_refdet_exam(
+        detector, split=split, limit=limit, num_views=num_views, min_iou=min_iou, progress=progress
+    )
+    presence = calibrate_presence(sat.scorer.empty_scores(), false_alarms)
+    sat.scorer.threshold = presence.threshold
+    return DetectorCalibration(presence, sat.num_objects, presence.num_empty, sat.scorer.report())
+
+
+def write_calibrated(
+    weights: Path, detector: ReferenceDetector, presence: PresenceThreshold, output: Path
+) -> None:
+    """Write weights that know their threshold, and the curve for other rates.
+
+    Args:
+        weights: the file that the detector was read from, whose other values stay.
+        detector: what it holds.
+        presence: the threshold.
+        output: the new file, ``.safetensors``.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    stored = read_config(weights)
+    extra = {**stored.extra, **presence.curve.to_extra(presence.rate)}
+    save_model(output, detector.model, stored.config, extra)
