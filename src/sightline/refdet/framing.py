@@ -89,6 +89,24 @@ def whole_picture(image_size: tuple[int, int]) -> Float[Tensor, "4"]:
     return torch.tensor([-0.5, -0.5, image_size[0] - 0.5, image_size[1] - 0.5], dtype=torch.float64)
 
 
+def grown_to_frame(region: Float[Tensor, "4"], target_size: tuple[int, int]) -> Float[Tensor, "4"]:
+    """The region that fills a frame into which a smaller one is fitted, around the same centre.
+
+    Args:
+        region: ``(4,)`` xyxy pixels.
+        target_size: ``(width, height)`` of the frame, pixels.
+
+    Returns:
+        ``(4,)`` float64 xyxy pixels, of the frame's form.
+
+    Example:
+        >>> grown_to_frame(torch.tensor([-0.5, -0.5, 63.5, 35.5]), (128, 128)).tolist()
+        [-0.5, -14.5, 63.5, 49.5]
+    """
+    image_from_frame = pixel_affine.invert(letterbox_affine(region.double(), target_size))
+    return transform_boxes(whole_picture(target_size)[None], image_from_frame)[0]
+
+
 def transform_boxes(boxes: Float[Tensor, "n 4"], new_from_old: Float[Tensor, "2 3"]) -> Float[Tensor, "n 4"]:
     """Boxes in another pixel grid; exact where the affine does not turn.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,69 +19,17 @@ from sightline.geometry import pixel_affine
 from sightline.nn.checkpoint import load_weights, read_config
 from sightline.objects.card import ObjectCard
 from sightline.objects.feature_cache import cached_features
-from sightline.records import Detections
 from sightline.refdet.bank import TemplateBank
+from sightline.refdet.bank_detector import BankDetector, DetectorSettings, Templates
 from sightline.refdet.data import load_templates
 from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
-from sightline.refdet.framing import prepare_search, transform_boxes
-from sightline.refdet.selection import Proposals, select
-from sightline.refdet.tiling import Tiles, check_tiles, find_cut, merge_regions, plan_regions
-
-SEARCH_SIZE, TEMPLATE_SIZE = (1024, 576), (256, 256)
+from sightline.refdet.framing import grown_to_frame, prepare_search, transform_boxes
+from sightline.refdet.selection import Proposals
+from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
 
 
-@dataclass(frozen=True)
-class DetectorSettings:
-    """How a picture is searched.
-
-    Args:
-        search_size: ``(width, height)`` pixels into which a picture is fitted, its aspect ratio kept.
-        template_size: ``(width, height)`` pixels of a template.
-        score_threshold: detections below it are not reported.
-        max_detections: of one object in one picture.
-        tiles: whether large pictures are searched in parts too (:mod:`sightline.refdet.tiling`): ``off``,
-            ``auto`` for the picture's own resolution, or how many lie along its limiting side.
-        tile_overlap: of neighbouring tiles, at least, in shares of a tile.
-        batch_size: how many tiles are searched at once.
-        rival_iou: above which overlap different objects compete for one place; None lets them share it.
-        negative_iou: from which overlap a look-alike explains an object.
-
-    Raises:
-        ValueError: a size, threshold or number that cannot be.
-
-    Example:
-        >>> DetectorSettings(search_size=(640, 360)).score_threshold
-        0.3
-    """
-
-    search_size: tuple[int, int] = SEARCH_SIZE
-    template_size: tuple[int, int] = TEMPLATE_SIZE
-    score_threshold: float = 0.3
-    max_detections: int = 100
-    tiles: Tiles | str = "off"
-    tile_overlap: float = 0.2
-    batch_size: int = 4
-    rival_iou: float | None = 0.7
-    negative_iou: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("search_size", "template_size"):
-            size = getattr(self, name)
-            if len(size) != 2 or min(size) < 32:
-                raise ValueError(f"{name}: expected (width, height) of at least 32 px, got {size}")
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"score_threshold: expected a number in [0, 1], got {self.score_threshold}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
-        for name in ("rival_iou", "negative_iou"):
-            share = getattr(self, name)
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name}: expected a share in (0, 1], got {share}")
-        check_tiles(self.tiles, self.tile_overlap)
-
-
-class ReferenceDetector:
+class ReferenceDetector(BankDetector[TemplateBank]):
     """A detector with its model and settings; banks are made once for an object and given with each picture.
 
     Args:
@@ -108,9 +55,9 @@ class ReferenceDetector:
         device: str | torch.device = "cpu",
         name: str = "untrained",
     ) -> None:
+        super().__init__(settings or DetectorSettings(), name)
         self.model = model.to(device).eval()
-        self.settings = settings or DetectorSettings()
-        self.device, self.name = torch.device(device), name
+        self.device = torch.device(device)
 
     @classmethod
     def from_checkpoint(
@@ -149,77 +96,45 @@ class ReferenceDetector:
 
     @torch.inference_mode()
     def onboard(
-        self,
-        templates: str | Path | Sequence[str | Path | TemplatePicture],
-        *,
-        require_mask: bool = False,
+        self, templates: Templates, *, require_mask: bool = False, mirrored: bool = False
     ) -> TemplateBank:
         """Encode the pictures of one object, once.
 
         Args:
             templates: a folder, files, or pictures with mask or box.
             require_mask: whether a picture without mask and box is refused.
+            mirrored: whether the object is encoded as in a mirror: what a mirrored picture is compared with.
 
         Raises:
             FileNotFoundError: a file is not there.
             ValueError: no templates, a damaged or black one, an empty mask.
         """
         pictures, masks = load_templates(templates, self.settings.template_size, require_mask=require_mask)
+        if mirrored:
+            pictures, masks = pictures.flip(-1), masks.flip(-1)
         return self.model.encode_templates(pictures.to(self.device), masks.to(self.device))
 
-    def onboard_card(self, card: ObjectCard, *, max_templates: int = 42) -> TemplateBank:
+    def onboard_card(
+        self, card: ObjectCard, *, max_templates: int = 42, mirrored: bool = False
+    ) -> TemplateBank:
         """The bank of a card, computed once and kept with it.
 
         Args:
             card: the object.
             max_templates: so many views, spread evenly over the card's.
+            mirrored: whether the object is encoded as in a mirror.
         """
         chosen = _spread(len(card.templates), max_templates)
         width, height = self.settings.template_size
-        key = f"refdet-{self.fingerprint}-{width}x{height}-{len(chosen)}"
+        key = f"refdet-{self.fingerprint}-{width}x{height}-{len(chosen)}{'-mirrored' * mirrored}"
 
         def compute() -> dict[str, Tensor]:
             views = [card.templates[i] for i in chosen]
             pictures = [TemplatePicture(v.color.numpy(), v.mask.numpy()) for v in views]
-            return self.onboard(pictures).to("cpu").to_tensors()
+            return self.onboard(pictures, mirrored=mirrored).to("cpu").to_tensors()
 
         tensors = cached_features(card, key, compute)
         return TemplateBank.from_tensors(tensors).to(self.device)
-
-    def detect(
-        self,
-        image: np.ndarray,
-        banks: Mapping[str, TemplateBank],
-        *,
-        negatives: Sequence[TemplateBank] = (),
-        score_threshold: float | None = None,
-        max_instances: int | None = None,
-        region: Float[Tensor, "4"] | None = None,
-    ) -> Detections:
-        """Find every instance of every object in a picture; the picture is encoded once.
-
-        Args:
-            image: ``(h, w, 3)`` uint8 RGB, of any size.
-            banks: the objects by name.
-            negatives: look-alikes of any of them: what a look-alike explains better is not reported.
-            score_threshold: least score; that of the settings unless given.
-            max_instances: of one object, likewise.
-            region: ``(4,)`` xyxy pixels, the only part that is searched; see :meth:`propose`.
-
-        Returns:
-            Boxes in pixels of the picture, within it, the surest first.
-        """
-        proposals = self.propose(
-            image, [*banks.values(), *negatives], score_threshold=score_threshold, region=region
-        )
-        return select(
-            dict(zip(banks, proposals, strict=False)),
-            (image.shape[1], image.shape[0]),
-            negatives=proposals[len(banks) :],
-            negative_iou=self.settings.negative_iou,
-            rival_iou=self.settings.rival_iou,
-            max_instances=max_instances or self.settings.max_detections,
-        )
 
     @torch.inference_mode()
     def propose(
@@ -238,8 +153,8 @@ class ReferenceDetector:
             banks: the objects.
             score_threshold: least score; that of the settings unless given.
             scale: of the network's picture, 2 for one of twice the width and height.
-            region: ``(4,)`` xyxy pixels, the only part that is searched, without tiles; what its borders cut
-                off is left out.
+            region: ``(4,)`` xyxy pixels, the only part that is searched, grown to the form of the network's
+                picture and without tiles; what its borders cut off is left out.
 
         Returns:
             The proposals of each bank.
@@ -248,7 +163,7 @@ class ReferenceDetector:
         threshold = settings.score_threshold if score_threshold is None else score_threshold
         regions = plan_regions(size, settings.search_size, settings.tiles, overlap=settings.tile_overlap)
         if region is not None:
-            regions = region[None].double()
+            regions = grown_to_frame(region, settings.search_size)[None]
         by_bank = self._search(image, regions, banks, threshold, scale)
         if region is not None:
             own = [regions.expand(len(found.scores), 4) for found, _ in by_bank]
