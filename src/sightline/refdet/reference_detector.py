@@ -26,6 +26,7 @@ from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search, transform_boxes
 from sightline.refdet.selection import Proposals
+from sightline.refdet.thumbnails import spread
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
 
 
@@ -124,7 +125,7 @@ class ReferenceDetector(BankDetector[TemplateBank]):
             max_templates: so many views, spread evenly over the card's.
             mirrored: whether the object is encoded as in a mirror.
         """
-        chosen = _spread(len(card.templates), max_templates)
+        chosen = spread(len(card.templates), max_templates)
         width, height = self.settings.template_size
         key = f"refdet-{self.fingerprint}-{width}x{height}-{len(chosen)}{'-mirrored' * mirrored}"
 
@@ -210,12 +211,6 @@ class ReferenceDetector(BankDetector[TemplateBank]):
             )
             for parts in found
         ]
-
-
-def _spread(count: int, most: int) -> list[int]:
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def _settings_of(extra: Mapping[str, Any]) -> DetectorSettings:

@@ -19,6 +19,7 @@ file                 idea
 ``matches``          template beside picture, matched points joined and coloured by their residual
 ``depth_pictures``   depth and differences of depth in colours
 ``contact_sheet``    many pictures in one, with captions
+``reference_strip``  what was looked for, beside the picture
 ``plots``            precision and recall, reliability, errors, sizes, timeline of a track
 ``words``            a pose in plain words, in millimetres and degrees
 ``tables``           one set of cells as plain text, Markdown, HTML or for a rich terminal
@@ -45,6 +46,7 @@ from sightline.vis.plots import (
     plot_timeline,
 )
 from sightline.vis.pose_overlays import draw_pose, draw_poses
+from sightline.vis.reference_strip import draw_reference_strip
 from sightline.vis.report import ReportItem, explain_pose, render_report
 from sightline.vis.tables import PoseRow, Table, pose_table, timing_table
 from sightline.vis.wireframes import draw_axes, draw_box_3d
@@ -69,6 +71,7 @@ __all__ = [
     "draw_pose",
     "draw_poses",
     "draw_quadrilateral",
+    "draw_reference_strip",
     "explain_matches",
     "explain_pose",
     "label_pose",
