@@ -11,6 +11,7 @@ from sightline.cli.convert import convert
 from sightline.cli.demo import demo
 from sightline.cli.doctor import doctor
 from sightline.cli.evaluate import evaluate
+from sightline.cli.export import export
 from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
 from sightline.cli.scale import scale_calibrate, scale_check
@@ -31,6 +32,7 @@ VERBS: dict[str, Any] = {
     "doctor": doctor,
     "train-refdet": train_refdet,
     "calibrate-detector": calibrate_detector,
+    "export": export,
 }
 """Every verb by its name on the command line."""
 

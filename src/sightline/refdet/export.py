@@ -1,24 +1,40 @@
-"""The detector as two graphs: templates to a bank, and picture with bank to boxes.
+"""The detector as two graphs in files: templates to a bank, and picture with bank to boxes.
 
 The first is of one template size and any number of templates; the second of any number of pictures, whose
-sides are multiples of 32, and of banks with any number of templates. The bank's tensors go between them by
-their names. Boxes are not clipped to the picture.
+sides are multiples of 32, and of banks with any number of templates. The bank's tensors go from one to the
+other in order, in ONNX by their names. ``export.json`` beside them says all that a program has to know.
 """
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sightline.formats.json_files import write_json
+from sightline.geometry.boxes import iou_matrix
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.detector import ConvNeXtRefDet
 
+ExportFormat = Literal["onnx", "torchscript", "torch-export"]
+EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
+MANIFEST = "export.json"
+
+_SUFFIX = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
 _EXAMPLE_TEMPLATES = 3
 _EXAMPLE_PICTURES = 2
+_EXAMPLE_SIZE = (224, 160)
+_CANDIDATES = 1000
+_SIGMA = 2.0  # of the Gaussian decay
 
 
 class OnboardGraph(nn.Module):
@@ -53,12 +69,16 @@ class OnboardGraph(nn.Module):
 
 
 class DetectGraph(nn.Module):
-    """Pictures and the bank of one object to its best boxes, before suppression.
+    """Pictures and the bank of one object to its best boxes.
 
     Args:
         model: the detector.
         names: of the bank's tensors, in the order in which they come.
         max_detections: boxes of each picture.
+        suppress: lower the scores of boxes that overlap better ones
+            (:func:`~sightline.geometry.nms.matrix_nms`), and cut boxes at the picture's edge, as
+            :func:`~sightline.refdet.decode.decode_maps` does. Otherwise the best cells come as they are.
+        score_threshold: with ``suppress``, scores below it become 0.
 
     Example:
         >>> model = ConvNeXtRefDet(8, 4, 8, backbone="nano", detection_stride=8).eval()
@@ -70,80 +90,228 @@ class DetectGraph(nn.Module):
         (torch.Size([2, 5, 4]), torch.Size([2, 5]))
     """
 
-    def __init__(self, model: ConvNeXtRefDet, names: list[str], *, max_detections: int = 100) -> None:
+    def __init__(
+        self,
+        model: ConvNeXtRefDet,
+        names: Sequence[str],
+        *,
+        max_detections: int = 100,
+        suppress: bool = False,
+        score_threshold: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.names = names
+        self.names = list(names)
         self.max_detections = max_detections
+        self.suppress = suppress
+        self.score_threshold = score_threshold
 
     def forward(self, search: Float[Tensor, "b 3 h w"], bank: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """``(b, k, 4)`` boxes in pixels and ``(b, k)`` falling scores."""
+        """``(b, k, 4)`` boxes in pixels and ``(b, k)`` falling scores; 0 where there are fewer boxes."""
         tensors = TemplateBank.from_tensors(dict(zip(self.names, bank, strict=True)))
-        maps = self.model.detect_maps(search, tensors)
-        cells = maps.cells()
-        scores, index = cells.logits.float().sigmoid().topk(self.max_detections, dim=1)
-        boxes = cells.boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        return boxes, scores
+        cells = self.model.detect_maps(search, tensors).cells()
+        count = max(self.max_detections, _CANDIDATES) if self.suppress else self.max_detections
+        # as many cells more, so that a small picture has enough of them
+        logits = F.pad(cells.logits.float(), (0, count), value=-torch.inf)
+        scores, index = logits.sigmoid().topk(count, dim=1)
+        boxes = F.pad(cells.boxes, (0, 0, 0, count))
+        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        if not self.suppress:
+            return boxes, scores
+        boxes = _clip(boxes, search)
+        scores = scores * _matrix_share(boxes)
+        scores, order = scores.topk(self.max_detections, dim=1)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return boxes, torch.where(scores >= self.score_threshold, scores, 0.0)
 
 
-def export_onnx(
+def _clip(boxes: Tensor, search: Tensor) -> Tensor:
+    """``geometry.boxes.clip`` with a size that is known only at run time."""
+    high, wide = search.shape[-2] - 0.5, search.shape[-1] - 0.5
+    x, y = boxes[..., 0::2].clamp_min(-0.5).clamp_max(wide), boxes[..., 1::2].clamp_min(-0.5).clamp_max(high)
+    return torch.stack([x, y], dim=-1).flatten(-2)
+
+
+def _matrix_share(boxes: Tensor) -> Tensor:
+    """What ``geometry.nms.matrix_nms`` leaves of the scores of boxes that come the best first, ``(b, n)``.
+
+    ONNX has no stable sorting, which that one begins with.
+    """
+    overlap = iou_matrix(boxes, boxes).triu(1)  # row i is the better one
+    own = overlap.amax(dim=-2).square()[..., :, None]
+    share = (-_SIGMA * (overlap.square() - own)).exp()
+    better = torch.ones_like(share).triu(1)
+    return (share * better + (1 - better)).amin(dim=-2).clamp_max(1)
+
+
+@dataclass(frozen=True)
+class ExportedDetector:
+    """The files of an export.
+
+    Args:
+        onboard: the graph from templates to a bank.
+        detect: the graph from pictures with a bank to boxes.
+        manifest: what ``export.json`` says.
+    """
+
+    onboard: Path
+    detect: Path
+    manifest: dict[str, Any]
+
+
+def export_detector(
     model: ConvNeXtRefDet,
     folder: str | Path,
     *,
+    file_format: ExportFormat | str = "onnx",
     template_size: tuple[int, int] = (256, 256),
+    search_size: tuple[int, int] = (1024, 576),
     max_detections: int = 100,
-) -> tuple[Path, Path]:
-    """Write ``onboard.onnx`` and ``detect.onnx``.
+    suppress: bool = False,
+    score_threshold: float = 0.0,
+) -> ExportedDetector:
+    """Write the two graphs and ``export.json``.
 
     Args:
-        model: the detector; it is set to evaluation.
+        model: the detector, on the CPU; it is set to evaluation.
         folder: to write to; it is made.
-        template_size: ``(width, height)`` of the templates.
-        max_detections: boxes of each picture, best first; suppress overlaps among them afterwards.
+        file_format: ``onnx``, ``torchscript`` (traced) or ``torch-export`` (a ``.pt2`` of ``torch.export``).
+        template_size: ``(width, height)`` of the templates, which the first graph is made for.
+        search_size: ``(width, height)`` that the detector was trained for; any multiples of 32 do.
+        max_detections: boxes of each picture, best first.
+        suppress: whether overlapping boxes are suppressed in the graph, as :class:`DetectGraph` says.
+        score_threshold: likewise.
 
     Returns:
-        The two paths.
+        The paths.
 
     Raises:
-        ModuleNotFoundError: the packages of the ``export`` extra are not installed.
+        ModuleNotFoundError: for ``onnx``, the packages of the ``export`` extra are not installed.
+        ValueError: another format, sizes or a number of boxes that cannot be.
     """
-    if find_spec("onnxscript") is None:
+    if file_format not in EXPORT_FORMATS:
+        raise ValueError(f"file_format: expected one of {', '.join(EXPORT_FORMATS)}, got {file_format!r}")
+    if file_format == "onnx" and find_spec("onnxscript") is None:
         raise ModuleNotFoundError("ONNX needs the package onnxscript: pip install 'sightline[export]'")
+    for name, size in (("template_size", template_size), ("search_size", search_size)):
+        if len(size) != 2 or min(size) < 32:
+            raise ValueError(f"{name}: expected (width, height) of at least 32 px, got {size}")
+    if max_detections < 1:
+        raise ValueError(f"max_detections: expected at least 1, got {max_detections}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model = model.eval()
-    width, height = template_size
-    templates = torch.rand(_EXAMPLE_TEMPLATES, 3, height, width)
-    onboard = OnboardGraph(model)
-    number = torch.export.Dim("templates", min=1, max=64)
-    inputs = (templates, torch.ones_like(templates[:, 0]))
-    paths = folder / "onboard.onnx", folder / "detect.onnx"
-    torch.onnx.export(
-        onboard,
-        inputs,
-        paths[0],
-        input_names=["templates", "masks"],
-        output_names=onboard.names,
-        dynamic_shapes=({0: number}, {0: number}),
-        dynamo=True,
-        verbose=False,
+    onboard = OnboardGraph(model.eval())
+    detect = DetectGraph(
+        model,
+        onboard.names,
+        max_detections=max_detections,
+        suppress=suppress,
+        score_threshold=score_threshold,
     )
+    paths = [folder / f"{name}{_SUFFIX[file_format]}" for name in ("onboard", "detect")]
+    templates = torch.rand(_EXAMPLE_TEMPLATES, 3, template_size[1], template_size[0])
+    inputs = (templates, torch.ones_like(templates[:, 0]))
     with torch.no_grad():
         bank = onboard(*inputs)
+        searched = (torch.rand(_EXAMPLE_PICTURES, 3, _EXAMPLE_SIZE[1], _EXAMPLE_SIZE[0]), bank)
+        if file_format == "torchscript":
+            _trace(onboard, inputs, paths[0])
+            _trace(detect, searched, paths[1])
+        else:
+            write = _write_onnx if file_format == "onnx" else _write_program
+            write(onboard, inputs, paths[0], _onboard_shapes(), (["templates", "masks"], onboard.names))
+            names = (["search", *onboard.names], ["boxes", "scores"])
+            write(detect, searched, paths[1], _detect_shapes(onboard.names), names)
+    manifest = _manifest(model, detect, file_format, paths, template_size, search_size, bank)
+    write_json(folder / MANIFEST, manifest)
+    return ExportedDetector(paths[0], paths[1], manifest)
+
+
+def _onboard_shapes() -> tuple:
+    number = torch.export.Dim("templates", min=1, max=64)
+    return ({0: number}, {0: number})
+
+
+def _detect_shapes(names: Sequence[str]) -> tuple:
     pictures, count = torch.export.Dim("pictures", min=1, max=256), torch.export.Dim("count", min=1, max=64)
     rows, columns = (torch.export.Dim(name, min=2, max=256) for name in ("rows", "columns"))
-    per_template = {"part_valid", *(name for name in onboard.names if name.endswith(".descriptors"))}
-    torch.onnx.export(
-        DetectGraph(model, onboard.names, max_detections=max_detections),
-        (torch.rand(_EXAMPLE_PICTURES, 3, 160, 224), bank),
-        paths[1],
-        input_names=["search", *onboard.names],
-        output_names=["boxes", "scores"],
-        dynamic_shapes=(
-            {0: pictures, 2: 32 * rows, 3: 32 * columns},
-            tuple({1: count} if name in per_template else None for name in onboard.names),
-        ),
-        dynamo=True,
-        verbose=False,
-    )
-    return paths
+    bank = tuple({1: count} if _is_per_template(name) else None for name in names)
+    return ({0: pictures, 2: 32 * rows, 3: 32 * columns}, bank)
+
+
+def _is_per_template(name: str) -> bool:
+    return name == "part_valid" or name.endswith(".descriptors")
+
+
+def _write_onnx(graph: nn.Module, inputs: tuple, path: Path, shapes: tuple, names: tuple) -> None:
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of packages that are not needed
+    try:
+        torch.onnx.export(
+            graph,
+            inputs,
+            path,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    finally:
+        log.setLevel(level)
+
+
+def _write_program(graph: nn.Module, inputs: tuple, path: Path, shapes: tuple, names: tuple) -> None:
+    torch.export.save(torch.export.export(graph, inputs, dynamic_shapes=shapes), path)
+
+
+def _trace(graph: nn.Module, inputs: tuple, path: Path) -> None:
+    with warnings.catch_warnings():
+        # what the tracer cannot follow is constant here: one object, one size of template
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.trace(graph, inputs, check_trace=False), path)
+
+
+def _manifest(
+    model: ConvNeXtRefDet,
+    detect: DetectGraph,
+    file_format: str,
+    paths: Sequence[Path],
+    template_size: tuple[int, int],
+    search_size: tuple[int, int],
+    bank: Sequence[Tensor],
+) -> dict[str, Any]:
+    width, height = template_size
+    mean, std = (buffer.flatten().tolist() for buffer in (model.mean, model.std))
+    tensors = {
+        name: {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": [*tensor.shape[:1], "templates", *tensor.shape[2:]]
+            if _is_per_template(name)
+            else list(tensor.shape),
+        }
+        for name, tensor in zip(detect.names, bank, strict=True)
+    }
+    boxes = ["pictures", detect.max_detections]
+    return {
+        "format": file_format,
+        "files": {"onboard": paths[0].name, "detect": paths[1].name},
+        "model": {"kind": type(model).__name__, "config": model.config},
+        "template_size": list(template_size),
+        "search_size": list(search_size),
+        "search_multiple": 32,
+        "pictures": "RGB in [0, 1], float32, channels first; the graphs normalise them",
+        "normalisation": {"mean": [round(v, 6) for v in mean], "std": [round(v, 6) for v in std]},
+        "inputs": {
+            "onboard": {"templates": ["templates", 3, height, width], "masks": ["templates", height, width]},
+            "detect": {"search": ["pictures", 3, "height", "width"], "bank": list(tensors)},
+        },
+        "bank": tensors,
+        "outputs": {"boxes": [*boxes, 4], "scores": boxes},
+        "boxes": "x1 y1 x2 y2 pixels of the search picture; the centre of its first pixel is (0, 0)",
+        "suppression": "matrix" if detect.suppress else "none",
+        "score_threshold": detect.score_threshold,
+    }
