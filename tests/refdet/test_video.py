@@ -58,9 +58,8 @@ def frame(*squares: tuple[int, int, int, int]) -> np.ndarray:
 
 def run(frames: list[np.ndarray], banks=None, window=None, **settings) -> list[list[TrackedInstance]]:
     settings = {"found_score": 0.5, "confirm_frames": 1, "lose_frames": 1, **settings}
-    return list(
-        follow(frames, PaintDetector(), banks or {"mug": 0}, TrackSettings(**settings), window=window)
-    )
+    followed = follow(frames, PaintDetector(), banks or {"mug": 0}, TrackSettings(**settings), window=window)
+    return [each.instances for each in followed]
 
 
 def states(reports: list[list[TrackedInstance]]) -> list[str]:
@@ -169,7 +168,8 @@ def test_a_window_sees_what_the_whole_frame_sees():
     detector = PaintDetector()
     settings = TrackSettings(found_score=0.5, confirm_frames=1, lose_frames=1)
     windowed = list(follow(frames, detector, {"mug": 0}, settings, window=3.0))
-    for one, other in zip(windowed, run(frames), strict=True):
+    assert [each.index for each in windowed] == list(range(len(frames)))
+    for (_, _, one), other in zip(windowed, run(frames), strict=True):
         assert one[0].state == other[0].state
         assert (one[0].box is None) == (other[0].box is None)
         assert one[0].box is None or torch.equal(one[0].box, other[0].box)

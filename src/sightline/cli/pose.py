@@ -94,13 +94,26 @@ def detect(
     focal: float | Literal["auto"] | None = "auto",
     instances: int = 4,
     min_score: float | None = None,
+    format: Literal["json", "coco", "bop"] = "json",
     detector: Literal["sift", "refdet"] = "sift",
-    weights: Path | None = None,
+    weights: list[Path] | None = None,
+    device: str = "cpu",
+    tiles: int | Literal["auto", "off"] = "off",
+    flip: bool = False,
+    scales: list[float] | None = None,
+    negatives: list[Path] | None = None,
+    share_places: bool = False,
+    sequence: bool = False,
+    keep_score: float | None = None,
+    confirm_frames: int = 2,
+    lose_frames: int = 3,
+    window: float | None = None,
 ) -> None:
     """Find the boxes of known objects in pictures.
 
-    Writes detections.json (COCO results: xywh pixels, score, RLE of the silhouette) and an overlay of each
-    picture.
+    Writes detections.json (boxes as xyxy pixels, score, run lengths of the silhouette where it is known) and
+    an overlay of each picture. With refdet objects are followed through a video: detections.json then says of
+    each frame which are searching, found or lost, and there is an overlay video and a timeline.
 
     Args:
         source: a picture, a folder of pictures, or a video.
@@ -111,26 +124,92 @@ def detect(
         instances: of one object in one picture, at the most.
         min_score: lowest score of a detection, 0 to 1; 0.4 of the verification unless given, or the
             detector's own.
+        format: coco and bop add the files that these evaluations take to detections.json.
         detector: sift finds printed objects by their key points; refdet is learned and needs --weights.
-        weights: of refdet, a .safetensors file.
+        weights: of refdet, a .safetensors file; of several the opinions are fused.
+        device: of refdet, cpu or cuda.
+        tiles: with refdet, search large pictures in parts too: how many along the limiting side, or auto for
+            the picture's own resolution.
+        flip: with refdet, search the mirrored picture too, with mirrored templates.
+        scales: with refdet, search at these sizes, 1 being the trained one, and fuse the opinions.
+        negatives: with refdet, cards or folders of photographs of look-alikes: what they explain better is
+            not reported.
+        share_places: with refdet, whether different objects may be reported at one place; otherwise the one
+            of the highest score has it.
+        sequence: with refdet, whether the pictures of a folder are the frames of a video.
+        keep_score: in a video, lowest score of an object that is found already; 0.6 of --min-score unless
+            given.
+        confirm_frames: in a video, so many frames on end must show an object before it is found.
+        lose_frames: in a video, so many frames on end must not show it before it is lost.
+        window: in a video, look only so many times as far around what the last frame showed, above 1, once
+            that was --instances of each object.
     """
     from sightline.cli.console import make_console
 
     if detector == "refdet":
-        from sightline.pipeline.refdet_detection import run_refdet_detection
-
-        if weights is None:
+        if not weights:
             raise ValueError("--detector refdet: expected --weights FILE")
+        from sightline.pipeline.refdet_detection import run_refdet_detection
+        from sightline.pipeline.refdet_video import run_refdet_video
+        from sightline.pipeline.sources import open_source
+        from sightline.refdet.ensemble import DetectorEnsemble
+        from sightline.refdet.video import TrackSettings
+
+        followed = sequence or open_source(source).is_video
+        if followed and format != "json":
+            raise ValueError(f"--format {format}: expected pictures, the detections of a video are json")
+        found_by = DetectorEnsemble.from_checkpoints(
+            weights,
+            device=device,
+            flip=flip,
+            scales=scales or (1.0,),
+            tiles=tiles,
+            **({"rival_iou": None} if share_places else {}),
+        )
+        if followed:
+            run_refdet_video(
+                source,
+                card,
+                output,
+                detector=found_by,
+                settings=TrackSettings(
+                    found_score=found_by.settings.score_threshold if min_score is None else min_score,
+                    kept_score=keep_score,
+                    confirm_frames=confirm_frames,
+                    lose_frames=lose_frames,
+                    max_instances=instances,
+                ),
+                negatives=negatives or [],
+                window=window,
+                console=make_console(),
+            )
+            return
         run_refdet_detection(
             source,
             card,
             output,
-            weights=weights,
+            detector=found_by,
+            negatives=negatives or [],
             max_instances=instances,
             min_score=min_score,
+            form=format,
             console=make_console(),
         )
         return
+    learned = {
+        "--weights": weights,
+        "--tiles": tiles != "off",
+        "--flip": flip,
+        "--scales": scales,
+        "--negatives": negatives,
+        "--share-places": share_places,
+        "--sequence": sequence,
+        "--keep-score": keep_score is not None,
+        "--window": window is not None,
+    }
+    foreign = [name for name, given in learned.items() if given]
+    if foreign:
+        raise ValueError(f"{', '.join(foreign)}: expected with --detector refdet, got --detector {detector}")
     from sightline.pipeline.detection import run_detection
 
     run_detection(
@@ -141,5 +220,6 @@ def detect(
         focal=focal,
         max_instances=instances,
         min_score=0.4 if min_score is None else min_score,
+        form=format,
         console=make_console(),
     )

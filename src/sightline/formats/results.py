@@ -55,13 +55,26 @@ def write_results(
     content = {
         "schema_version": SCHEMA_VERSION,
         "classes": classes,
-        "predictions": [_image_entry(image, classes) for image in images],
+        "predictions": [image_entry(image, classes) for image in images],
         "meta": _without_nan(dict(meta or {})),
     }
     write_json(path, content)
 
 
-def _image_entry(image: ImageResult, classes: list[str]) -> dict[str, Any]:
+def image_entry(image: ImageResult, classes: Sequence[str]) -> dict[str, Any]:
+    """One picture as it stands in the file.
+
+    Args:
+        image: what was found in it.
+        classes: the names that ``class_id`` counts.
+
+    Returns:
+        The JSON object.
+
+    Example:
+        >>> image_entry(ImageResult("a.png"), [])["detections"]
+        []
+    """
     size = image.image_size if image.camera is None else image.camera.image_size
     return {
         "image": image.image,
@@ -89,7 +102,9 @@ def camera_entry(camera: Camera) -> dict[str, Any]:
     return {"K": camera.K.tolist(), "width": camera.width, "height": camera.height, "distortion": distortion}
 
 
-def _object_entry(found: ObjectResult, classes: list[str], size: tuple[int, int] | None) -> dict[str, Any]:
+def _object_entry(
+    found: ObjectResult, classes: Sequence[str], size: tuple[int, int] | None
+) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": found.name, "class_id": classes.index(found.name)}
     entry["score"] = null_if_not_finite(found.score)
     if found.obj_id is not None:

@@ -10,8 +10,8 @@ from rich.progress import track as progress_bar
 
 from sightline.formats.images import write_image
 from sightline.formats.result_records import ImageResult
-from sightline.formats.results import write_results
 from sightline.objects.card_files import load_card
+from sightline.pipeline.detection_files import DetectionFormat, write_detections
 from sightline.pipeline.estimate import FoundObject
 from sightline.pipeline.pictures import quadrilateral, silhouette
 from sightline.pipeline.run import prepare
@@ -29,6 +29,7 @@ def run_detection(
     focal: float | str | None = "auto",
     max_instances: int = 4,
     min_score: float = 0.4,
+    form: DetectionFormat | str = "json",
     console: Console | None = None,
 ) -> list[ImageResult]:
     """Find the boxes of known objects in every picture of a source.
@@ -41,6 +42,7 @@ def run_detection(
         focal: focal length in pixels, or ``auto``.
         max_instances: of one object in one picture.
         min_score: lowest verification score of a detection.
+        form: ``coco`` and ``bop`` write such files too, see :func:`write_detections`.
         console: where progress goes.
 
     Returns:
@@ -86,7 +88,14 @@ def run_detection(
             for one in found:
                 box = ", ".join(f"{side:.1f}" for side in one.box.tolist())
                 console.print(f"{one.card.name}: score {one.pose.score:.2f}, box {box}", highlight=False)
-    write_results(output / "detections.json", results, {"camera": chosen.reason})
+    write_detections(
+        output,
+        results,
+        {"camera": chosen.reason},
+        names=[card.name for card in cards],
+        source=source_path,
+        form=form,
+    )
     total = sum(len(result.objects) for result in results)
     console.print(f"{output}: {total} objects in {len(results)} pictures", highlight=False, soft_wrap=True)
     return results

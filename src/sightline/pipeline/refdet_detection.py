@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from rich.progress import track as progress_bar
 
 from sightline.formats.images import write_image
 from sightline.formats.result_records import ImageResult
-from sightline.formats.results import write_results
-from sightline.pipeline.refdet_banks import make_banks
+from sightline.pipeline.detection_files import DetectionFormat, write_detections
+from sightline.pipeline.refdet_banks import Bank, make_banks, make_thumbnails
 from sightline.pipeline.sources import open_source
-from sightline.refdet.reference_detector import ReferenceDetector
+from sightline.refdet.bank_detector import BankDetector
 from sightline.vis.overlays import draw_detections
+from sightline.vis.palette import object_colors
+from sightline.vis.reference_strip import draw_reference_strip
 
 
 def run_refdet_detection(
@@ -22,10 +25,11 @@ def run_refdet_detection(
     references: Sequence[Path],
     output: Path,
     *,
-    weights: Path,
+    detector: BankDetector[Bank],
+    negatives: Sequence[Path] = (),
     max_instances: int = 4,
     min_score: float | None = None,
-    device: str = "cpu",
+    form: DetectionFormat | str = "json",
     console: Console | None = None,
 ) -> list[ImageResult]:
     """Find every instance of known objects in every picture of a source.
@@ -34,33 +38,42 @@ def run_refdet_detection(
         source_path: a picture, a folder or a video.
         references: for each object its card, or a folder of photographs, whose name is the object's.
         output: folder for detections.json and overlays; created if need be.
-        weights: of the detector.
+        detector: finds them.
+        negatives: cards or folders of photographs of look-alikes: what they explain better is left out.
         max_instances: of one object in one picture.
         min_score: lowest score of a detection; the detector's own unless given.
-        device: where the network runs.
+        form: ``coco`` and ``bop`` write such files too, see :func:`write_detections`.
         console: where progress goes.
 
     Returns:
         What was written, one entry a picture.
 
     Raises:
-        FileNotFoundError: a source, reference or file of weights is missing.
+        FileNotFoundError: a source or reference is missing.
         ValueError: one that cannot be used.
     """
     console = console or Console()
     source = open_source(source_path)
-    detector = ReferenceDetector.from_checkpoint(weights, device=device)
     banks = make_banks(detector, progress_bar(references, "objects", console=console, transient=True))
+    others = list(make_banks(detector, negatives).values())
+    shown = make_thumbnails(references)
+    colors = object_colors(banks)
     threshold = detector.settings.score_threshold if min_score is None else min_score
     output.mkdir(parents=True, exist_ok=True)
     results = []
     for frame in progress_bar(source, "pictures", total=len(source), console=console, transient=True):
-        found = detector.detect(frame.image, banks, score_threshold=threshold, max_instances=max_instances)
-        results.append(ImageResult.of_records(frame.name, detections=found))
+        started = time.perf_counter()
+        found = detector.detect(
+            frame.image, banks, negatives=others, score_threshold=threshold, max_instances=max_instances
+        )
+        seconds = time.perf_counter() - started
+        results.append(ImageResult.of_records(frame.name, detections=found, time=seconds))
         stem = Path(frame.name).stem.replace(" ", "-")
         path = output / ("overlay.png" if len(source) == 1 else f"{stem}_overlay.png")
-        write_image(path, draw_detections(frame.image, found))
-    write_results(output / "detections.json", results, {"detector": f"refdet {detector.name}"})
+        drawn = draw_detections(frame.image, found, colors=colors)
+        write_image(path, draw_reference_strip(drawn, shown, colors=colors))
+    meta = {"detector": f"refdet {detector.name}", "score_threshold": threshold}
+    write_detections(output, results, meta, names=list(banks), source=source_path, form=form)
     total = sum(len(result.objects) for result in results)
     console.print(f"{output}: {total} objects in {len(results)} pictures", highlight=False, soft_wrap=True)
     if total == 0:

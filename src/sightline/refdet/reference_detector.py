@@ -28,6 +28,7 @@ from sightline.refdet.framing import grown_to_frame, prepare_search, transform_b
 from sightline.refdet.selection import Proposals
 from sightline.refdet.thumbnails import spread
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
+from sightline.training.processes import require_device
 
 
 class ReferenceDetector(BankDetector[TemplateBank]):
@@ -77,8 +78,12 @@ class ReferenceDetector(BankDetector[TemplateBank]):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it holds another model, or foreign keys, which are listed.
+            ValueError: it holds another model, or foreign keys, which are listed; or the device is not here.
         """
+        try:
+            require_device(str(device))
+        except RuntimeError as error:  # a word that PyTorch does not know
+            raise ValueError(f"device: expected cpu or cuda, got {device!r}") from error
         stored = read_config(path)
         if stored.kind != ConvNeXtRefDet.__name__:
             raise ValueError(f"{path}: expected weights of a {ConvNeXtRefDet.__name__}, got a {stored.kind}")

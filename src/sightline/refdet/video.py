@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -94,6 +94,14 @@ class TrackedInstance:
     state: State
     box: Float[Tensor, "4"] | None = None
     score: float = 0.0
+
+
+class TrackedFrame(NamedTuple):
+    """A frame, counted from 0, its picture ``(h, w, 3)`` uint8 RGB, and what is known after it."""
+
+    index: int
+    image: np.ndarray
+    instances: list[TrackedInstance]
 
 
 @dataclass(eq=False)
@@ -254,7 +262,7 @@ def follow(
     *,
     negatives: Sequence[Bank] = (),
     window: float | None = None,
-) -> Iterator[list[TrackedInstance]]:
+) -> Iterator[TrackedFrame]:
     """Follow objects through frames, one of which is held at a time.
 
     Args:
@@ -267,7 +275,7 @@ def follow(
             that fails the whole frame is searched at once. None always searches the whole frame.
 
     Yields:
-        For each frame what :meth:`ObjectTracker.update` reports.
+        Each frame with what :meth:`ObjectTracker.update` reports.
 
     Raises:
         ValueError: a window that is no larger than what is in it.
@@ -286,9 +294,9 @@ def follow(
             region=region,
         )
 
-    for image in frames:
+    for index, image in enumerate(frames):
         region = None if window is None else tracker.window(window)
         found = detect(image, region)
         if region is not None and Counter(found.names) != Counter(tracker.counts):
             found = detect(image, None)
-        yield tracker.update(found)
+        yield TrackedFrame(index, image, tracker.update(found))
