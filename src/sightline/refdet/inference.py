@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,7 @@ from sightline.metrics.coco import coco_scores
 from sightline.metrics.detection import count_detections
 from sightline.records import Detections
 from sightline.refdet.bank import TemplateBank
-from sightline.refdet.reference_detector import (
-    DetectorSettings,
-    ReferenceDetector,
-)
+from sightline.refdet.reference_detector import ReferenceDetector
 
 Templates = str | Path | Sequence[str | Path]
 _HINT = "nothing found: lower the score threshold, or check that the templates show the object"
@@ -59,7 +57,8 @@ class RefDetInference:
     ) -> None:
         self.detector = ReferenceDetector.from_checkpoint(checkpoint_path, device=device)
         trained = self.detector.settings
-        self.detector.settings = DetectorSettings(
+        self.detector.settings = replace(
+            trained,
             search_size=search_size or trained.search_size,
             template_size=template_size or trained.template_size,
             score_threshold=score_threshold,
@@ -238,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = inference.predict_batch(options.templates, pictures, options.top_k)
         write_json(options.output / "detections.json", results)
         if options.visualize:
-            _draw(results, options.output)
+            _draw(results, options.templates, options.output)
     except (OSError, ValueError) as error:
         print(f"refdet: {error}", file=sys.stderr)  # noqa: T201  # this is a command
         return 2
@@ -257,9 +256,11 @@ def _words(result: dict[str, Any]) -> str:
     return f"{len(result['detections'])} found, the surest at [{box}] with {best['score']:.2f}"
 
 
-def _draw(results: Sequence[dict[str, Any]], folder: Path) -> None:
-    from sightline.vis import draw_detections
+def _draw(results: Sequence[dict[str, Any]], templates: Path, folder: Path) -> None:
+    from sightline.refdet.thumbnails import template_thumbnails
+    from sightline.vis import draw_detections, draw_reference_strip
 
+    references = {"object": template_thumbnails(templates)}
     for result in results:
         if result["original_size"] is None:
             continue
@@ -268,7 +269,8 @@ def _draw(results: Sequence[dict[str, Any]], folder: Path) -> None:
         scores = torch.tensor([d["score"] for d in result["detections"]])
         found = Detections(boxes, scores, ("object",) * len(boxes), (width, height))
         path = Path(result["search_path"])
-        write_image(folder / f"vis_{path.stem}.png", draw_detections(read_image(path), found))
+        drawn = draw_detections(read_image(path), found)
+        write_image(folder / f"vis_{path.stem}.png", draw_reference_strip(drawn, references))
 
 
 if __name__ == "__main__":
