@@ -34,7 +34,7 @@ def write_detections(
 
     Numbers are those that a data set has already: of a picture its file name, if all are numbers
     (``000012.png``); of a category that of ``obj_000005``, if all objects are called so; of a BOP scene the
-    last folder above the pictures whose name is a number. Otherwise pictures and categories are counted from
+    folder of the pictures, or the one above (``000048/rgb``). Otherwise pictures and categories are counted from
     1 in order, and the scene is 0.
 
     Args:
@@ -107,4 +107,4 @@ def _category_numbers(names: Sequence[str]) -> dict[str, int]:
 
 def _scene_number(source: Path) -> int:
     folder = source.resolve() if source.is_dir() else source.resolve().parent
-    return next((int(each.name) for each in (folder, *folder.parents) if each.name.isdecimal()), 0)
+    return next((int(each.name) for each in (folder, folder.parent) if each.name.isdecimal()), 0)

@@ -101,7 +101,12 @@ def run_refdet_video(
                 shown[name].append(any(i.name == name and i.box is not None for i in frame.instances))
     seen = np.array([any(row) for row in zip(*shown.values(), strict=True)])
     timeline = plot_timeline(
-        np.array(best), seen, frames_per_second=fps, threshold=settings.found_score, title="Detection"
+        np.array(best),
+        seen,
+        frames_per_second=fps,
+        threshold=settings.found_score,
+        title="Detection",
+        what="an object",
     )
     write_image(output / "timeline.png", timeline)
     summary = VideoSummary(len(best), {name: sum(row) for name, row in shown.items()})

@@ -237,6 +237,7 @@ def plot_timeline(
     frames_per_second: float | None = None,
     threshold: float | None = None,
     title: str = "Tracking",
+    what: str = "a pose",
     size_px: tuple[int, int] = (900, 300),
 ) -> Picture:
     """Plot the score of a tracked object over a video; where it was lost is shaded.
@@ -247,6 +248,7 @@ def plot_timeline(
         frames_per_second: makes the axis seconds; by default it counts frames.
         threshold: the score from which a pose is accepted, drawn as a line.
         title: above the plot; the share of frames with a pose is added.
+        what: is called found in the title.
         size_px: ``(width, height)`` of the picture.
 
     Returns:
@@ -282,7 +284,7 @@ def plot_timeline(
         axes.set(xlim=(-0.5 * scale, (len(values) - 0.5) * scale), ylim=(0, 1.03), ylabel="score")
         axes.set_xlabel("frame" if frames_per_second is None else "time (s)")
 
-    share = f"a pose in {int(valid.sum())} of {len(valid)} frames, lost {len(spans)} times"
+    share = f"{what} in {int(valid.sum())} of {len(valid)} frames, lost {len(spans)} times"
     return _draw_figure(draw, f"{title}: {share}", size_px)
 
 
