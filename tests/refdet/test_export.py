@@ -51,10 +51,12 @@ print(json.dumps([vars(same), same.agrees, other.agrees, other.boxes, another.ag
 @pytest.mark.parametrize(
     ("file_format", "suppression", "stride", "suffix"),
     [
-        ("onnx", "nms", 8, ".onnx"),
+        ("onnx", "nms", 16, ".onnx"),
         ("torchscript", "nms", 8, ".ts"),
         ("torchscript", "none", 8, ".ts"),
-        ("torch-export", "none", 32, ".pt2"),
+        # these take about a minute together where nothing else runs
+        pytest.param("onnx", "none", 8, ".onnx", marks=pytest.mark.slow),
+        pytest.param("torch-export", "nms", 8, ".pt2", marks=pytest.mark.slow),
     ],
 )
 def test_files_agree_with_the_network(tmp_path, file_format, suppression, stride, suffix):
@@ -95,14 +97,14 @@ def test_suppression_in_the_graph_is_that_of_decoding(model, size):
     onboard = OnboardGraph(model)
     bank = onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))
     search = torch.rand(2, 3, *size)
-    threshold = 0.002
-    graph = DetectGraph(model, onboard.names, max_detections=30, suppress=True, score_threshold=threshold)
+    threshold = 0.01
+    graph = DetectGraph(model, onboard.names, max_detections=200, suppress=True, score_threshold=threshold)
     boxes, scores = graph(search, bank)
-    assert boxes.shape == (2, 30, 4)
+    assert boxes.shape == (2, 200, 4)
     maps = model.detect_maps(search, TemplateBank.from_tensors(dict(zip(onboard.names, bank, strict=True))))
-    expected = decode_maps(maps, score_threshold=threshold, max_detections=30)
+    expected = decode_maps(maps, score_threshold=threshold, max_detections=200)
     count = expected.scores.shape[1]
-    assert 0 < int(expected.valid.sum()) < 60
+    assert 0 < int(expected.valid.sum()) < min(expected.valid.numel(), 400)
     assert torch.equal(scores[:, :count] > 0, expected.valid)
     torch.testing.assert_close(scores[:, :count][expected.valid], expected.scores[expected.valid])
     torch.testing.assert_close(boxes[:, :count][expected.valid], expected.boxes[expected.valid])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sightline.nn.checkpoint import read_config, save_model
@@ -60,10 +60,15 @@ def calibrate_on_negatives(
     source = open_source(negatives)
     banks = make_banks(detector, progress(references, "objects", len(references)))
     best = []
-    for frame in progress(source, "pictures", len(source)):
-        found = detector.detect(frame.image, banks, score_threshold=0.0, max_instances=1)
-        scores = dict(zip(found.names, found.scores.tolist(), strict=True))
-        best += [scores.get(name, 0.0) for name in banks]
+    own = detector.settings
+    detector.settings = replace(own, rival_iou=None)  # what an object scores where no other silences it
+    try:
+        for frame in progress(source, "pictures", len(source)):
+            found = detector.detect(frame.image, banks, score_threshold=0.0, max_instances=1)
+            scores = dict(zip(found.names, found.scores.tolist(), strict=True))
+            best += [scores.get(name, 0.0) for name in banks]
+    finally:
+        detector.settings = own
     presence = calibrate_presence(best, false_alarms, num_pictures=len(best) // max(len(banks), 1))
     return DetectorCalibration(presence, len(banks), presence.curve.num_pictures)
 

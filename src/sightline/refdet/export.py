@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sightline.formats.json_files import write_json
 from sightline.geometry.boxes import iou_matrix
-from sightline.refdet.bank import TemplateBank
+from sightline.refdet.bank import LevelBank, TemplateBank
 from sightline.refdet.detector import ConvNeXtRefDet
 
 ExportFormat = Literal["onnx", "torchscript", "torch-export"]
@@ -30,6 +30,7 @@ EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 MANIFEST = "export.json"
 
 _SUFFIX = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
+_PER_TEMPLATE = ("part_valid", "descriptors", "cells", "cell_shares")
 _EXAMPLE_TEMPLATES = 3
 _EXAMPLE_PICTURES = 2
 _EXAMPLE_SIZE = (224, 160)
@@ -57,8 +58,8 @@ class OnboardGraph(nn.Module):
     @property
     def names(self) -> list[str]:
         """The names of the tensors, in order."""
-        fields = ("descriptors", "kernel", "kernel_mask", "context")
-        return ["part_valid", *(f"level{s}.{field}" for s in self.model.fpn.strides for field in fields)]
+        names = [field.name for field in fields(LevelBank)]
+        return ["part_valid", *(f"level{s}.{name}" for s in self.model.fpn.strides for name in names)]
 
     def forward(
         self, templates: Float[Tensor, "n 3 h w"], masks: Float[Tensor, "n h w"]
@@ -240,7 +241,7 @@ def _detect_shapes(names: Sequence[str]) -> tuple:
 
 
 def _is_per_template(name: str) -> bool:
-    return name == "part_valid" or name.endswith(".descriptors")
+    return name.split(".")[-1] in _PER_TEMPLATE
 
 
 def _write_onnx(graph: nn.Module, inputs: tuple, path: Path, shapes: tuple, names: tuple) -> None:
