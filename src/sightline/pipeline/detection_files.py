@@ -34,8 +34,8 @@ def write_detections(
 
     Numbers are those that a data set has already: of a picture its file name, if all are numbers
     (``000012.png``); of a category that of ``obj_000005``, if all objects are called so; of a BOP scene the
-    folder of the pictures, or the one above (``000048/rgb``). Otherwise pictures and categories are counted from
-    1 in order, and the scene is 0.
+    folder of the pictures, or the one above (``000048/rgb``). Otherwise pictures and categories are counted
+    from 1 in order, and the scene is 0.
 
     Args:
         output: a folder.
