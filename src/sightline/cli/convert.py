@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-Layout = Literal["bop", "coco", "foundationpose", "megapose", "json"]
+Layout = Literal["bop", "coco", "foundationpose", "megapose", "json", "yolo", "refdet"]
 
 
 def convert(
@@ -14,6 +14,7 @@ def convert(
     target: Path,
     target_format: Layout,
     split: str = "test",
+    templates: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Convert a data set; units, axes and quaternion orders change with the layout.
@@ -21,14 +22,17 @@ def convert(
     Prints what was written, what the target cannot hold, and what was decided.
 
     Args:
-        source: a BOP data set or scene, a COCO or results JSON, a FoundationPose or MegaPose folder.
+        source: a BOP data set or scene, a COCO or results JSON, or a folder of the other layouts.
         source_format: the layout of the source.
         target: a folder, or a file for json; it appears whole or not at all.
         target_format: the layout of the target.
-        split: of a BOP data set, read or written.
+        split: of a BOP, YOLO or refdet data set, read or written.
+        templates: for refdet, a folder with OBJECT/*.jpg; those of the source if it has any.
         overwrite: whether an existing target is replaced.
     """
     from sightline.formats.convert import convert as run
 
-    done = run(source, source_format, target, target_format, split=split, overwrite=overwrite)
+    done = run(
+        source, source_format, target, target_format, split=split, templates=templates, overwrite=overwrite
+    )
     print(f"{target}:", *done.lines(), sep="\n  ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +20,17 @@ from sightline.formats.frame_files import count_symmetric, load_mesh_file, put_i
 from sightline.formats.frames import Frame, FrameObject, FrameSet, Losses, load_mask
 from sightline.formats.megapose import read_megapose, write_megapose
 from sightline.formats.meshes import write_mesh
+from sightline.formats.refdet_folder import RefDetFolder, read_refdet_folder
+from sightline.formats.refdet_frames import frames_of_refdet, write_refdet_frames
+from sightline.formats.refdet_templates import list_templates
 from sightline.formats.result_records import ImageResult, ObjectResult
 from sightline.formats.results import read_results, write_results
 from sightline.formats.rle import Rle
+from sightline.formats.yolo import YoloDataset, write_yolo
 from sightline.geometry.poses import split_pose
 from sightline.records import PoseEstimate
 
-FORMATS = ("bop", "coco", "foundationpose", "megapose", "json")
+FORMATS = ("bop", "coco", "foundationpose", "megapose", "json", "yolo", "refdet")
 _COUNTED_VISIBILITY = 0.1  # BOP asks for objects of which a tenth is seen
 
 
@@ -61,17 +65,20 @@ def convert(
     target_format: str,
     *,
     split: str = "test",
+    templates: str | Path | None = None,
     overwrite: bool = False,
 ) -> Conversion:
     """Convert a data set; the target appears whole or not at all.
 
     Args:
         source: BOP: the data set or one scene; COCO and JSON: the file (or a folder with one JSON file);
-            FoundationPose and MegaPose: the folder.
-        source_format: one of ``bop``, ``coco``, ``foundationpose``, ``megapose``, ``json``.
+            the others: the folder.
+        source_format: one of ``bop``, ``coco``, ``foundationpose``, ``megapose``, ``json``, ``yolo`` and
+            ``refdet`` (:mod:`sightline.formats.refdet_folder`).
         target: a folder; for ``json`` a file.
         target_format: likewise.
-        split: of a BOP data set, read or written.
+        split: of a BOP, YOLO or refdet data set, read or written.
+        templates: for ``refdet``, a folder with ``<object>/*.jpg``; those of the source if it has any.
         overwrite: whether an existing target is replaced.
 
     Returns:
@@ -93,9 +100,13 @@ def convert(
         raise ValueError(f"{target}: expected another place than the source's")
     frames = read_frames(source, source_format, split=split)
     losses, notes = Losses(), list(frames.ignored)
-    writer = _WRITERS[target_format]
     with _opened(target, target_format, overwrite) as place:
-        notes += writer(place, frames, losses, split)
+        if target_format == "refdet":
+            pictures = _templates(source, source_format, split, templates)
+            write_refdet_frames(place, frames.frames, pictures, losses, split=split)
+            losses.update({"meshes": len(frames.meshes), "symmetries": count_symmetric(frames.symmetries)})
+        else:
+            notes += _WRITERS[target_format](place, frames, losses, split)
     count = sum(len(frame.objects) for frame in frames.frames)
     return Conversion(len(frames.frames), count, len(frames.meshes), tuple(losses.lines()), tuple(notes))
 
@@ -114,7 +125,7 @@ def read_frames(source: str | Path, source_format: str, *, split: str = "test") 
     Args:
         source: as in :func:`convert`.
         source_format: as in :func:`convert`.
-        split: of a BOP data set.
+        split: of a BOP, YOLO or refdet data set; the last two may have none.
 
     Returns:
         The frames, made when they are asked for, and the meshes.
@@ -136,7 +147,27 @@ def read_frames(source: str | Path, source_format: str, *, split: str = "test") 
             return FoundationPoseFolder(source).frame_set()
         case "megapose":
             return read_megapose(source)
+        case "yolo":
+            found = any((source / place).is_dir() for place in (f"images/{split}", f"{split}/images"))
+            return FrameSet(YoloDataset(source, split if found else ""))
+        case "refdet":
+            return frames_of_refdet(_read_refdet(source, split))
     return _frames_of_results(_json_file(source))
+
+
+def _read_refdet(source: Path, split: str) -> RefDetFolder:
+    return read_refdet_folder(source, split if (source / split).is_dir() else None)
+
+
+def _templates(
+    source: Path, source_format: str, split: str, templates: str | Path | None
+) -> Mapping[str, Sequence[Path]]:
+    if templates is not None:
+        found = list_templates(templates)
+        if not found:
+            raise FileNotFoundError(f"{templates}: expected <object>/*.jpg or <object>_ref_*.jpg, none there")
+        return found
+    return _read_refdet(source, split).templates if source_format == "refdet" else {}
 
 
 def _json_file(source: Path) -> Path:
@@ -248,6 +279,18 @@ def _write_coco(folder: Path, frames: FrameSet, losses: Losses, split: str) -> l
     return ["pictures were numbered anew: COCO's are unique over all scenes"] if scenes else []
 
 
+def _write_yolo(folder: Path, frames: FrameSet, losses: Losses, split: str) -> list[str]:
+    scenes = len({frame.scene_id for frame in frames.frames}) > 1
+    named = []
+    for frame in frames.frames:
+        stem = f"{frame.scene_id:06d}_{frame.frame_id:06d}" if scenes else Path(frame.name).stem
+        named.append(replace(frame, name=f"{stem}.png"))
+    losses.update(write_yolo(folder, named, split=split))
+    losses["meshes"] += len(frames.meshes)
+    losses["symmetries"] += count_symmetric(frames.symmetries)
+    return ["pictures were numbered anew: YOLO's names are unique over all scenes"] if scenes else []
+
+
 def _write_json(path: Path, frames: FrameSet, losses: Losses, split: str) -> list[str]:
     images = []
     for frame in frames.frames:
@@ -299,4 +342,5 @@ _WRITERS: dict[str, Callable[[Path, FrameSet, Losses, str], list[str]]] = {
     "foundationpose": _write_foundationpose,
     "megapose": _write_megapose,
     "json": _write_json,
+    "yolo": _write_yolo,
 }
