@@ -59,8 +59,8 @@ def write_refdet_frames(
     lacking = sorted(names - templates.keys())
     if lacking:
         raise ValueError(
-            f"{root.name}: a folder of reference detection needs templates of each object; there are none of "
-            f"{', '.join(lacking[:8])}: give a folder templates with <object>/*.jpg"
+            "templates: a folder of reference detection needs templates of each object; there are none of "
+            f"{', '.join(lacking[:8])}: give a folder with <object>/*.jpg"
         )
     pictures = {name: [read_template(path) for path in templates[name]] for name in sorted(names)}
     write_refdet_folder(root, _samples(frames, losses), pictures, split=split)
