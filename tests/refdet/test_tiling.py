@@ -151,6 +151,19 @@ def test_merging_does_not_depend_on_the_order():
     assert torch.equal(again.boxes, expected.boxes)
 
 
+def test_thousands_of_proposals_are_no_burden():
+    regions = plan_regions((2000, 1500), SEARCH, "auto")
+    generator = torch.Generator().manual_seed(0)
+    where = torch.randint(0, len(regions), (9000,), generator=generator)
+    low = regions[where, :2] + 60 * torch.rand(9000, 2, generator=generator).double()
+    boxes = torch.cat([low, low + 5 + 30 * torch.rand(9000, 2, generator=generator).double()], dim=1)
+    scores = torch.rand(9000, generator=generator).double()
+    merged = merge_regions(Proposals(boxes, scores), where, regions, (2000, 1500), SEARCH)
+    assert 100 < len(merged.scores) <= 2000
+    assert merged.scores[0] > 0.99
+    assert bool((merged.scores.diff() <= 0).all())
+
+
 def test_nothing_found_is_nothing_merged():
     regions = plan_regions(WIDE, SEARCH, 2)
     empty = merge_regions(Proposals.none(), torch.zeros(0, dtype=torch.long), regions, WIDE, SEARCH)

@@ -23,6 +23,7 @@ from sightline.refdet.selection import Proposals
 Tiles = int | Literal["auto", "off"]
 
 _WORTHWHILE = 1.25  # by how much finer tiles must be for "auto" to make any
+_CANDIDATES = 2000
 _SLACK_PX, _SLACK_SHARE = 2.0, 0.05  # of the network's picture and of a box: nearer to a border it is cut
 
 
@@ -183,7 +184,8 @@ def merge_regions(
 
     Boxes that no inner border cuts come first: of two from different regions that overlap the surer stays,
     and neighbours within a region are left alone. A cut box gives way to an uncut one that agrees with it.
-    Pieces that only agree with each other, of an object that no search saw whole, become one box.
+    Pieces that only agree with each other, of an object that no search saw whole, become one box. The 2000
+    surest proposals are looked at, which bounds memory however many tiles there are.
 
     Args:
         found: what each region's search found.
@@ -203,6 +205,8 @@ def merge_regions(
         >>> merge_regions(found, torch.tensor([1, 2]), regions, (150, 80), (100, 80)).boxes.tolist()
         [[80.0, 9.0, 120.0, 29.0]]
     """
+    surest = found.scores.argsort(descending=True, stable=True)[:_CANDIDATES]
+    found, region = found.select(surest), region[surest]
     own = regions[region]
     cut = find_cut(found.boxes, own, image_size, search_size)
     uncut = found.select(~cut)
