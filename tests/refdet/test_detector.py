@@ -19,6 +19,7 @@ from sightline.refdet.model import (
     describe,
     load_pretrained_convnext,
 )
+from sightline.refdet.second_look import look_again
 from tests.tolerances import tolerance
 
 NEAR = tolerance(torch.float32, "iterative")
@@ -212,10 +213,10 @@ def test_every_parameter_learns():
         model = ConvNeXtRefDet(16, 8, 16, detection_stride=stride, **SMALL)
         for parameter in model.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
-        maps = model.detect_maps(
-            torch.rand(2, 3, 64, 96), model.encode_templates(torch.rand(2, 3, 3, 64, 64))
-        )
-        RefDetLoss()(maps, [torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.zeros(0, 4)])["loss"].backward()
+        bank = model.encode_templates(torch.rand(2, 3, 3, 64, 64))
+        maps = model.detect_maps(torch.rand(2, 3, 64, 96), bank)
+        loss = RefDetLoss()(maps, [torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.zeros(0, 4)])["loss"]
+        (loss + look_again(model, torch.rand(1, 3, 64, 64), bank).square().sum()).backward()
         assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

@@ -112,11 +112,11 @@ class ConvNeXtBackbone(nn.Module):
 
 
 class _NanoBlock(nn.Module):
-    """Depthwise 5x5, layer norm, two pointwise layers with a hard swish between, residual."""
+    """Depthwise 3x3, layer norm, two pointwise layers with a hard swish between, residual."""
 
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, expansion * channels)
         self.reduce = nn.Linear(expansion * channels, channels)

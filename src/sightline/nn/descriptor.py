@@ -1,7 +1,7 @@
 """A dense descriptor of objects: a unit vector at every position, alike wherever the same object is seen.
 
-A backbone with a pyramid and a projection, for ``training.descriptor`` to pre-train on generated objects. It
-is meant for learned rooms to start from; none does yet.
+A backbone with a pyramid and a projection, for ``training.descriptor`` to pre-train on generated objects:
+what learned rooms start from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from sightline.nn.backbones import build_backbone
 from sightline.nn.fpn import FPN
-from sightline.nn.pooling import area_pool
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,6 +28,7 @@ class DescriptorNet(nn.Module):
         fpn_channels: channels of the pyramid.
         descriptor_channels: length of a descriptor.
         strides: of the levels, in pixels.
+        late_strides: of those whose cells are compared part by part.
 
     Example:
         >>> net = DescriptorNet(fpn_channels=16, descriptor_channels=8, strides=(8, 16))
@@ -46,14 +46,19 @@ class DescriptorNet(nn.Module):
         fpn_channels: int = 64,
         descriptor_channels: int = 64,
         strides: Sequence[int] = (8, 16, 32),
+        late_strides: Sequence[int] = (8, 16),
     ) -> None:
         super().__init__()
+        if not set(late_strides) or set(late_strides) - set(strides):
+            raise ValueError(f"late_strides: expected some of {tuple(strides)}, got {tuple(late_strides)}")
         self.config: dict[str, Any] = {
             "backbone": backbone,
             "fpn_channels": fpn_channels,
             "descriptor_channels": descriptor_channels,
             "strides": list(strides),
+            "late_strides": list(late_strides),
         }
+        self.late_strides = tuple(late_strides)
         self.backbone = build_backbone(backbone)
         self.fpn = FPN(self.backbone.channels, fpn_channels, strides=strides)
         self.projections = nn.ModuleDict(
@@ -74,21 +79,3 @@ class DescriptorNet(nn.Module):
             F.normalize(self.projections[str(s)](level), dim=1)
             for s, level in zip(self.fpn.strides, levels, strict=True)
         ]
-
-
-def pool_descriptor(
-    dense: Float[Tensor, "b d h w"], masks: Float[Tensor, "b mask_h mask_w"]
-) -> Float[Tensor, "b d"]:
-    """The descriptor of a whole object: the unit mean of those under its mask.
-
-    Args:
-        dense: ``(b, d, h, w)`` unit descriptors.
-        masks: ``(b, mask_h, mask_w)`` in [0, 1], of any size.
-
-    Example:
-        >>> dense = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
-        >>> pool_descriptor(dense, torch.tensor([[[1.0, 1.0, 0.0, 0.0]]])).tolist()
-        [[1.0, 0.0]]
-    """
-    shares = area_pool(masks[:, None].to(dense), (dense.shape[-2], dense.shape[-1]))
-    return F.normalize((dense * shares).sum((2, 3)), dim=1)

@@ -13,6 +13,7 @@ from sightline.pipeline.exam_run import ExamRun, Progress
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.synthetic import DetectionScorer, SyntheticObject, exam_objects, exam_pictures
+from sightline.synthetic.exam import ExamPictures
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,12 @@ def sit_refdet_exam(
         ValueError: an unknown split, a threshold that is none, or too few objects to be swapped.
     """
     pictures = exam_pictures("detection", split, limit)
-    wanted = {name for index in range(len(pictures)) for name in pictures.wanted(index)}
-    objects = [thing for thing in exam_objects("detection", split) if thing.name in wanted]
+    objects = _asked_for(pictures, split)
     if swapped and len(objects) < 3:
         raise ValueError(f"swapped: expected pictures of at least 3 objects, these have {len(objects)}")
     scorer = DetectionScorer(objects, threshold=threshold, min_iou=min_iou)
     started = time.perf_counter()
-    banks = {
-        thing.name: _bank(detector, thing, num_views)
-        for thing in progress(objects, "onboarding", len(objects))
-    }
+    banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
     onboarding = time.perf_counter() - started
     if swapped:
         names = list(banks)
@@ -136,6 +133,35 @@ def sit_refdet_exam(
         scorer.add(picture, found)
     middle = float(torch.tensor(times).median())
     return Sitting(scorer, len(objects), len(pictures), onboarding, middle)
+
+
+def onboard_exam(
+    detector: ReferenceDetector,
+    pictures: ExamPictures,
+    *,
+    split: str,
+    num_views: int = 42,
+    progress: Progress = lambda items, *_: items,
+) -> dict[str, TemplateBank]:
+    """The banks of all objects that some of the exam's pictures ask for, by name.
+
+    Args:
+        detector: that encodes them.
+        pictures: of the detection task.
+        split: that the pictures are of.
+        num_views: views of each object.
+        progress: wraps what takes long, with a text and a total.
+    """
+    objects = _asked_for(pictures, split)
+    return {
+        thing.name: _bank(detector, thing, num_views)
+        for thing in progress(objects, "onboarding", len(objects))
+    }
+
+
+def _asked_for(pictures: ExamPictures, split: str) -> list[SyntheticObject]:
+    wanted = {name for index in range(len(pictures)) for name in pictures.wanted(index)}
+    return [thing for thing in exam_objects("detection", split) if thing.name in wanted]
 
 
 def _bank(detector: ReferenceDetector, thing: SyntheticObject, num_views: int) -> TemplateBank:

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sightline.geometry.boxes import iou_matrix
 from sightline.nn.checkpoint import read_config, save_model
-from sightline.pipeline.exam_refdet import sit_refdet_exam
+from sightline.pipeline.exam_refdet import onboard_exam, sit_refdet_exam
 from sightline.pipeline.exam_run import Progress
 from sightline.pipeline.refdet_banks import make_banks
 from sightline.pipeline.sources import open_source
 from sightline.refdet.presence import PresenceThreshold, calibrate_presence
 from sightline.refdet.reference_detector import ReferenceDetector
-from sightline.synthetic import ExamReport
+from sightline.refdet.second_look import fit_rescoring
+from sightline.synthetic import ExamReport, exam_pictures
 
 
 @dataclass(frozen=True)
@@ -102,12 +108,60 @@ def calibrate_on_exam(
     """
     if split == "exam":
         raise ValueError("split: expected development or train, nothing is tuned on the exam")
+    detector.model.rescoring.copy_(
+        join_looks(
+            detector, split=split, limit=limit, num_views=num_views, min_iou=min_iou, progress=progress
+        )
+    )
     sat = sit_refdet_exam(
         detector, split=split, limit=limit, num_views=num_views, min_iou=min_iou, progress=progress
     )
     presence = calibrate_presence(sat.scorer.empty_scores(), false_alarms)
     sat.scorer.threshold = presence.threshold
     return DetectorCalibration(presence, sat.num_objects, presence.num_empty, sat.scorer.report())
+
+
+def join_looks(
+    detector: ReferenceDetector,
+    *,
+    split: str = "development",
+    limit: int | None = None,
+    num_views: int = 42,
+    min_iou: float = 0.5,
+    progress: Progress = lambda items, *_: items,
+) -> Float[Tensor, "3"]:
+    """How much the first look and the second say about being right, on the generated detection task.
+
+    Args:
+        detector: whose looks are judged one by one.
+        split: ``development`` or ``train``.
+        limit: how many pictures; all unless given.
+        num_views: views of each object in its bank.
+        min_iou: the intersection over union that makes a place right.
+        progress: wraps what takes long, with a text and a total.
+
+    Returns:
+        What :func:`~sightline.refdet.second_look.fit_rescoring` gives; what the detector has already where
+        all places are right or all wrong.
+    """
+    pictures = exam_pictures("detection", split, limit)
+    banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
+    places, right = [], []
+    for picture in progress(pictures, "looking twice", len(pictures)):
+        image, boxes = picture.scene.image, picture.boxes
+        for name in picture.wanted:
+            once = detector.look_once(image, [banks[name]], score_threshold=0.0)
+            seen = detector.look_twice(image, once[0], banks[name])
+            places.append(seen)
+            overlap = iou_matrix(seen.boxes, boxes.double())
+            right.append((overlap >= min_iou).any(1))
+    labels = torch.cat(right)
+    if bool(labels.all()) or not bool(labels.any()):
+        return detector.model.rescoring.clone()
+    logits, evidence = (
+        torch.cat([getattr(each, name) for each in places]) for name in ("logits", "evidence")
+    )
+    return fit_rescoring(logits, evidence, labels)
 
 
 def write_calibrated(

@@ -137,6 +137,7 @@ class RefDetAugmentation:
             boxes=boxes,
             present=batch["present"],
             search_from_image=from_image.to(batch["search_from_image"]),
+            looks=batch["looks"],
             names=batch["names"],
             object_ids=batch["object_ids"],
             faults=batch["faults"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,12 @@ class LevelBank:
         kernel: ``(k, corr, size, size)`` the fused template as a kernel.
         kernel_mask: ``(k, 1, size, size)`` share of the object in each of its cells.
         context: ``(k, c)`` mean feature of the fused template.
+        cells: ``(k, n, cells, d)`` unit vectors of the cells of each template's map.
+        cell_shares: ``(k, n, cells)`` share of the object in them; 0 where there is too little.
 
     Example:
         >>> LevelBank(torch.zeros(1, 2, 3, 10, 8), torch.zeros(1, 4, 7, 7), torch.ones(1, 1, 7, 7),
-        ...           torch.zeros(1, 16)).context.shape
+        ...           torch.zeros(1, 16), torch.zeros(1, 2, 4, 8), torch.ones(1, 2, 4)).context.shape
         torch.Size([1, 16])
     """
 
@@ -31,9 +33,13 @@ class LevelBank:
     kernel: Float[Tensor, "k corr size size"]
     kernel_mask: Float[Tensor, "k 1 size size"]
     context: Float[Tensor, "k c"]
+    cells: Float[Tensor, "k n cells d"]
+    cell_shares: Float[Tensor, "k n cells"]
 
 
-_FIELDS = ("descriptors", "kernel", "kernel_mask", "context")
+FIELDS = tuple(field.name for field in fields(LevelBank))
+PER_TEMPLATE = ("descriptors", "cells", "cell_shares")
+"""The tensors of a level that have one entry for each template."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +52,7 @@ class TemplateBank:
 
     Example:
         >>> level = LevelBank(torch.zeros(1, 2, 3, 10, 8), torch.zeros(1, 4, 7, 7), torch.ones(1, 1, 7, 7),
-        ...                   torch.zeros(1, 16))
+        ...                   torch.zeros(1, 16), torch.zeros(1, 2, 4, 8), torch.ones(1, 2, 4))
         >>> bank = TemplateBank({8: level}, torch.ones(1, 2, 10, dtype=torch.bool))
         >>> both = TemplateBank.concatenate([bank, TemplateBank.from_tensors(bank.to_tensors())])
         >>> both.num_objects, both.num_templates
@@ -71,7 +77,7 @@ class TemplateBank:
         named = {
             f"level{stride}.{field}": getattr(level, field)
             for stride, level in self.levels.items()
-            for field in _FIELDS
+            for field in FIELDS
         }
         return {"part_valid": self.part_valid, **named}
 
@@ -90,11 +96,11 @@ class TemplateBank:
         """
         prefixes = {name.split(".")[0] for name in tensors if name.startswith("level")}
         strides = sorted(int(prefix.removeprefix("level")) for prefix in prefixes)
-        expected = {"part_valid"} | {f"level{s}.{field}" for s in strides for field in _FIELDS}
+        expected = {"part_valid"} | {f"level{s}.{field}" for s in strides for field in FIELDS}
         if not strides or expected != set(tensors):
             wrong = sorted(expected ^ set(tensors)) or ["level<stride>.*"]
             raise ValueError(f"these are not the tensors of a template bank; missing or foreign: {wrong}")
-        levels = {s: LevelBank(*(tensors[f"level{s}.{field}"] for field in _FIELDS)) for s in strides}
+        levels = {s: LevelBank(*(tensors[f"level{s}.{field}"] for field in FIELDS)) for s in strides}
         return cls(levels, tensors["part_valid"])
 
     def to(self, target: torch.device | torch.dtype | str) -> TemplateBank:
@@ -145,7 +151,7 @@ class TemplateBank:
 
 def _pad_templates(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     """Fill axis 1 of whatever has one entry a template with zeros, which are not valid."""
-    per_template = {name for name in tensors if name == "part_valid" or name.endswith(".descriptors")}
+    per_template = {name for name in tensors if name.split(".")[-1] in ("part_valid", *PER_TEMPLATE)}
     return {
         name: F.pad(tensor, [0, 0] * (tensor.ndim - 2) + [0, count - tensor.shape[1]])
         if name in per_template

@@ -33,6 +33,8 @@ class DetectorSettings:
         template_size: ``(width, height)`` pixels of a template.
         score_threshold: detections below it are not reported.
         max_detections: of one object in one picture.
+        second_looks: places of one object that are looked at twice (:mod:`sightline.refdet.second_look`), by
+            detectors that have learned to; 0 for none.
         tiles: whether large pictures are searched in parts too (:mod:`sightline.refdet.tiling`): ``off``,
             ``auto`` for the picture's own resolution, or how many lie along its limiting side.
         tile_overlap: of neighbouring tiles, at least, in shares of a tile.
@@ -52,6 +54,7 @@ class DetectorSettings:
     template_size: tuple[int, int] = TEMPLATE_SIZE
     score_threshold: float = 0.3
     max_detections: int = 100
+    second_looks: int = 16
     tiles: Tiles | str = "off"
     tile_overlap: float = 0.2
     batch_size: int = 4
@@ -65,8 +68,9 @@ class DetectorSettings:
                 raise ValueError(f"{name}: expected (width, height) of at least 32 px, got {size}")
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold: expected a number in [0, 1], got {self.score_threshold}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
+        for name, least in (("batch_size", 1), ("second_looks", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         for name in ("rival_iou", "negative_iou"):
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:

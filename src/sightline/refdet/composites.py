@@ -28,6 +28,7 @@ from sightline.refdet.framing import (
 )
 from sightline.refdet.template_pictures import TemplateSettings, draw_templates
 from sightline.synthetic.backdrops import BackdropBank
+from sightline.synthetic.crops import Crops, CropSettings
 from sightline.synthetic.exam import ExamPictures, exam_object
 from sightline.synthetic.exam_settings import EXAM
 from sightline.synthetic.layers import Look, SceneLayers, draw_backdrop
@@ -63,6 +64,7 @@ class CompositeSettings:
         scene_share: share of pictures that are rendered scenes as in the exam (10 a second at most).
         sensor: the camera's faults at 640 pixels; smaller pictures have less blur and noise.
         templates: what templates are like.
+        looks: what crops are like that are looked at twice; their size is that of the templates.
     """
 
     image_size: tuple[int, int] = (640, 480)
@@ -86,6 +88,7 @@ class CompositeSettings:
         default_factory=lambda: SensorSettings(exposure=(0.65, 1.3), cast=0.15, jpeg_quality=(60, 95))
     )
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    looks: CropSettings = field(default_factory=CropSettings)
 
     def __post_init__(self) -> None:
         """Check the shares and ranges."""
@@ -151,6 +154,8 @@ class CompositeDataset(Dataset):
             raise ValueError(f"backdrops: expected those of split {bank.split!r}, got {backdrops.split!r}")
         self.bank, self.backdrops, self.settings = bank, backdrops, settings or CompositeSettings()
         self.length, self.seed, self.epoch = length, seed, 0
+        size = self.settings.templates.size[0]
+        self._crops = Crops(bank, backdrops, replace(self.settings.looks, size=size))
         self._scenes: ExamPictures | None = None
 
     def __len__(self) -> int:
@@ -188,7 +193,7 @@ class CompositeDataset(Dataset):
         rows = rng.permutation(len(self.bank[target].lit))
         seen, shown = np.array_split(rows, 2) if len(rows) > 1 else (rows, rows)
         search, boxes = self._draw_search(rng, target, look, seen)
-        return self._item(rng, f"{epoch}-{index}", target, look, shown, search, boxes)
+        return self._item(rng, f"{epoch}-{index}", target, look, int(seen[0]), shown, search, boxes)
 
     def _item(
         self,
@@ -196,16 +201,20 @@ class CompositeDataset(Dataset):
         name: str,
         target: int,
         look: Look,
+        seen: int,
         shown: np.ndarray,
         search: np.ndarray,
         boxes: torch.Tensor,
     ) -> RefDetItem:
         sprites = self.bank[target]
         pictures, masks = draw_templates(
-            rng, sprites, look, self.backdrops, self.settings.templates, lit_rows=shown
+            rng, sprites, look, self.backdrops, self.settings.templates, seen=seen, lit_rows=shown
         )
         identity = torch.eye(3, dtype=torch.float64)[:2]
-        return RefDetItem(name, sprites.name, float_picture(search), pictures, masks, boxes.float(), identity)
+        looks, _ = self._crops.draw_pictures(target, rng, look, seen)
+        return RefDetItem(
+            name, sprites.name, float_picture(search), pictures, masks, boxes.float(), identity, looks
+        )
 
     def _draw_search(
         self, rng: np.random.Generator, target: int, look: Look, seen: np.ndarray
@@ -232,7 +241,7 @@ class CompositeDataset(Dataset):
         settings, sprites = self.settings, self.bank[target]
         wanted: list[_Thing] = []
         if rng.uniform() >= settings.absent_share:
-            wanted.append(_Thing(sprites.lit, seen, look, True))
+            wanted.append(_Thing(sprites.lit, seen[:1], look, True))
             while len(wanted) < settings.max_targets and rng.uniform() < settings.more_targets:
                 wanted.append(_Thing(sprites.lit, seen, look, True))
         others: list[_Thing] = []
@@ -286,8 +295,9 @@ class CompositeDataset(Dataset):
         affine = letterbox_affine(whole_picture(picture.scene.camera.image_size), self.settings.image_size)
         search = warp_picture(picture.scene.image, affine, self.settings.image_size)
         boxes = transform_boxes(picture.boxes, affine)
-        shown = np.arange(len(self.bank[target].lit))
-        return self._item(rng, f"scene-{picture.index}", target, Look(), shown, search, boxes)
+        shown = rng.permutation(len(self.bank[target].lit))
+        name, seen = f"scene-{picture.index}", int(shown[0])
+        return self._item(rng, name, target, Look(), seen, shown, search, boxes)
 
     def _make_scenes(self) -> ExamPictures:
         if self._scenes is None:

@@ -34,6 +34,8 @@ class RefDetItem(NamedTuple):
         template_masks: ``(n, h, w)`` float32 in [0, 1].
         boxes: ``(k, 4)`` float32 xyxy pixels of the search picture; none where the object is absent.
         search_from_image: ``(2, 3)`` float64, from the picture in its file.
+        looks: ``(2, 3, s, s)`` crops as of a second look: at the object, and at its look-alike; None where
+            there are none.
     """
 
     name: str
@@ -43,6 +45,7 @@ class RefDetItem(NamedTuple):
     template_masks: Float[Tensor, "n h w"]
     boxes: Float[Tensor, "k 4"]
     search_from_image: Float[Tensor, "2 3"]
+    looks: Float[Tensor, "2 3 s s"] | None = None
 
 
 class RefDetBatch(TypedDict):
@@ -56,6 +59,7 @@ class RefDetBatch(TypedDict):
         boxes: B tensors ``(n_i, 4)`` float32 xyxy pixels of ``search``.
         present: ``(B,)`` bool, whether there is a box.
         search_from_image: ``(B, 2, 3)`` float64.
+        looks: ``(B, 2, 3, s, s)``; None unless all samples have them.
         names: of the samples.
         object_ids: what each asks for.
         faults: what was left out of the batch, in words.
@@ -68,6 +72,7 @@ class RefDetBatch(TypedDict):
     boxes: list[Tensor]
     present: Bool[Tensor, " B"]
     search_from_image: Float[Tensor, "B 2 3"]
+    looks: Float[Tensor, "B 2 3 s s"] | None
     names: list[str]
     object_ids: list[str]
     faults: list[str]
@@ -185,6 +190,7 @@ def collate(items: Sequence[RefDetItem | FileFault]) -> RefDetBatch:
     counts = [len(item.templates) for item in good]
     most = max(counts)
     valid = torch.arange(most)[None] < torch.tensor(counts)[:, None]
+    looks = [item.looks for item in good if item.looks is not None]
     return RefDetBatch(
         search=torch.stack([item.search for item in good]),
         templates=_padded([item.templates for item in good], most),
@@ -193,6 +199,7 @@ def collate(items: Sequence[RefDetItem | FileFault]) -> RefDetBatch:
         boxes=[item.boxes for item in good],
         present=torch.tensor([len(item.boxes) > 0 for item in good]),
         search_from_image=torch.stack([item.search_from_image for item in good]),
+        looks=torch.stack(looks) if len(looks) == len(good) else None,
         names=[item.name for item in good],
         object_ids=[item.object_id for item in good],
         faults=faults,

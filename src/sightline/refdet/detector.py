@@ -3,7 +3,11 @@
     templates -> backbone, FPN at several sizes of the picture -> TemplateBank          (once for an object)
     picture   -> backbone, FPN -> LevelMatcher with the bank -> DetectionHead -> maps   (for every frame)
 
+    places that it gives -> crops of the picture, and the bank -> second_look -> rescored      (for the best)
+
 A detection level of stride s is matched at its own stride and at 2 s, where larger objects fit the kernels.
+The second look is at crops of the templates' size, part by part: at one scale and at the picture's full
+resolution, objects that look alike from afar are told apart.
 Pictures come as RGB in [0, 1]; the model normalises them, sets template pixels outside the mask to the mean
 colour, and pads to multiples of 32. Shapes: b pictures or objects, n templates, c pyramid channels.
 """
@@ -65,6 +69,8 @@ class ConvNeXtRefDet(nn.Module):
         head_dropout: share of channels dropped in the head in training.
         separable_head: depthwise and pointwise convolutions in the head; full 3x3 ones otherwise.
         drop_path_rate: of the backbone.
+        late_strides: levels whose cells are compared in the second look: those of them that the pyramid has,
+            or else its finest.
 
     Example:
         >>> model = ConvNeXtRefDet(16, 8, 16, backbone="nano", detection_stride=8).eval()
@@ -76,6 +82,7 @@ class ConvNeXtRefDet(nn.Module):
 
     mean: Tensor
     std: Tensor
+    rescoring: Tensor
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class ConvNeXtRefDet(nn.Module):
         head_dropout: float = 0.0,
         separable_head: bool = True,
         drop_path_rate: float = 0.0,
+        late_strides: Sequence[int] = (8, 16),
     ) -> None:
         super().__init__()
         detection = (detection_stride,) if isinstance(detection_stride, int) else tuple(detection_stride)
@@ -116,6 +124,7 @@ class ConvNeXtRefDet(nn.Module):
             "head_dropout": head_dropout,
             "separable_head": separable_head,
             "drop_path_rate": drop_path_rate,
+            "late_strides": list(late_strides),
         }
         self.strides = detection
         self.template_scales = tuple(template_scales)
@@ -125,6 +134,7 @@ class ConvNeXtRefDet(nn.Module):
             backbone, drop_path_rate=drop_path_rate, norm_strides=[s for s in STRIDES if s >= strides[0]]
         )
         self.fpn = FPN(self.backbone.channels, fpn_channels, strides=strides)
+        self.late_strides = tuple(s for s in strides if s in late_strides) or (strides[0],)
         self.matchers = nn.ModuleDict(
             {
                 str(s): LevelMatcher(
@@ -157,6 +167,10 @@ class ConvNeXtRefDet(nn.Module):
         self.head = DetectionHead(
             det_channels, num_convs=num_head_convs, dropout=head_dropout, separable=separable_head
         )
+        self.log_sharpness = nn.Parameter(torch.tensor(2.5))  # of the cosines of the second look
+        # log odds from 1, the logit of the first look, and the evidence of the second, which no training
+        # of the detector by gradients sees; by itself the first look counts alone
+        self.register_buffer("rescoring", torch.tensor([0.0, 1.0, 0.0]))
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 

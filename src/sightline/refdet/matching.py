@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sightline.nn.late_interaction import Parts, parts_of_map
 from sightline.nn.pooling import area_pool, masked_pool
 from sightline.refdet.bank import LevelBank
 from sightline.refdet.correlation import DepthwiseCorrelation, Kernel
@@ -111,7 +112,23 @@ class LevelMatcher(nn.Module):
         fused = self.fusion(views, valid)
         kernel = self.correlation.encode(fused, mask)
         context = masked_pool(fused, mask, (1, 1)).flatten(1)
-        return LevelBank(descriptors, kernel.values, kernel.mask, context)
+        cells, shares = self.describe_parts(features[0].flatten(0, 1), masks[0].flatten(0, 2))
+        cells, shares = (each.unflatten(0, tuple(valid.shape)) for each in (cells, shares))
+        return LevelBank(descriptors, kernel.values, kernel.mask, context, cells, shares)
+
+    def describe_parts(
+        self, features: Float[Tensor, "m c h w"], masks: Float[Tensor, "m h w"] | None = None
+    ) -> Parts:
+        """The unit descriptors of the cells of pictures that show one thing each.
+
+        Args:
+            features: ``(m, c, h, w)``.
+            masks: ``(m, h, w)`` share of the object at each position; all of it if not given.
+
+        Returns:
+            Descriptors ``(m, cells, d)`` and shares ``(m, cells)``.
+        """
+        return parts_of_map(self.prototypes.projection(features), masks)
 
     def forward(
         self, search: Float[Tensor, "b c h w"], bank: LevelBank, part_valid: Bool[Tensor, "k n parts"]

@@ -25,6 +25,7 @@ from sightline.refdet.data import load_templates
 from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search, transform_boxes
+from sightline.refdet.second_look import Looked, look_twice, rescored
 from sightline.refdet.selection import Proposals
 from sightline.refdet.thumbnails import spread
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
@@ -165,12 +166,32 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         Returns:
             The proposals of each bank.
         """
+        threshold = self.settings.score_threshold if score_threshold is None else score_threshold
+        if self.settings.second_looks == 0 or bool(self.model.rescoring[2] == 0):
+            return self.look_once(image, banks, score_threshold=threshold, scale=scale, region=region)
+        once = self.look_once(image, banks, score_threshold=0.0, scale=scale, region=region)
+        twice = [
+            rescored(self.model, self.look_twice(image, found, bank))
+            for found, bank in zip(once, banks, strict=True)
+        ]
+        return [found.select(found.scores >= threshold) for found in twice]
+
+    @torch.inference_mode()
+    def look_once(
+        self,
+        image: np.ndarray,
+        banks: Sequence[TemplateBank],
+        *,
+        score_threshold: float,
+        scale: float = 1.0,
+        region: Float[Tensor, "4"] | None = None,
+    ) -> list[Proposals]:
+        """What the first look alone proposes for each object; see :meth:`propose`."""
         settings, size = self.settings, (image.shape[1], image.shape[0])
-        threshold = settings.score_threshold if score_threshold is None else score_threshold
         regions = plan_regions(size, settings.search_size, settings.tiles, overlap=settings.tile_overlap)
         if region is not None:
             regions = grown_to_frame(region, settings.search_size)[None]
-        by_bank = self._search(image, regions, banks, threshold, scale)
+        by_bank = self._search(image, regions, banks, score_threshold, scale)
         if region is not None:
             own = [regions.expand(len(found.scores), 4) for found, _ in by_bank]
             return [
@@ -180,6 +201,18 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         if len(regions) == 1:
             return [found for found, _ in by_bank]
         return [merge_regions(found, where, regions, size, settings.search_size) for found, where in by_bank]
+
+    @torch.inference_mode()
+    def look_twice(self, image: np.ndarray, found: Proposals, bank: TemplateBank) -> Looked:
+        """What both looks say of the best proposals of an object.
+
+        Args:
+            image: ``(h, w, 3)`` uint8 RGB.
+            found: of the first look.
+            bank: of the object.
+        """
+        settings = self.settings
+        return look_twice(self.model, image, found, bank, settings.template_size, most=settings.second_looks)
 
     def _search(
         self,

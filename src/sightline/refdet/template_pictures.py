@@ -24,6 +24,7 @@ class TemplateSettings:
     Args:
         size: ``(width, height)`` pixels.
         number: (least, largest) number of templates.
+        near_views: the first template is one of so many views nearest to the picture's.
         plain_share: share of samples whose templates are unlit, as in an object card, on black.
         mask_share: share of samples with masks; the others know nothing of where the object is.
         margin: (least, largest) margin around the object, in shares of its longer side.
@@ -33,6 +34,7 @@ class TemplateSettings:
 
     size: tuple[int, int] = (128, 128)
     number: tuple[int, int] = (1, 8)
+    near_views: int = 3
     plain_share: float = 0.5
     mask_share: float = 0.85
     margin: tuple[float, float] = (0.05, 0.2)
@@ -54,6 +56,7 @@ def draw_templates(
     backdrops: BackdropBank,
     settings: TemplateSettings,
     *,
+    seen: int = 0,
     lit_rows: np.ndarray | None = None,
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n h w"]]:
     """Draw the templates of one sample.
@@ -64,6 +67,7 @@ def draw_templates(
         look: how it differs from its sprites, as in the search picture.
         backdrops: what lies behind it where templates are photographs.
         settings: what they are like.
+        seen: the lit view in the search picture, to which one template is near.
         lit_rows: which of the lit views may be shown; all unless given.
 
     Returns:
@@ -79,13 +83,12 @@ def draw_templates(
     """
     count = int(rng.integers(settings.number[0], settings.number[1] + 1))
     plain, masked = rng.uniform() < settings.plain_share, rng.uniform() < settings.mask_share
-    views = sprites.plain if plain else sprites.lit
-    rows = np.arange(len(views)) if plain or lit_rows is None else lit_rows
-    # without repeats as long as there are views enough
-    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+    views = sprites.choose_views(
+        rng, seen, count, plain=bool(plain), near=settings.near_views, lit_rows=lit_rows
+    )
     pictures, masks = [], []
-    for place in np.concatenate(rounds)[:count]:
-        picture, mask = _draw(rng, np.asarray(views[place]), look, backdrops, settings, plain=bool(plain))
+    for view in views:
+        picture, mask = _draw(rng, view, look, backdrops, settings, plain=bool(plain))
         pictures.append(float_picture(picture))
         masks.append(torch.from_numpy(mask) if masked else torch.ones(*mask.shape))
     return torch.stack(pictures), torch.stack(masks)

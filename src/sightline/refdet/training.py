@@ -20,9 +20,11 @@ from sightline.refdet.data import RefDetBatch, RefDetItem, collate
 from sightline.refdet.decode import RefDetMaps, decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.losses import RefDetLoss
+from sightline.refdet.second_look import look_again
 from sightline.synthetic.backdrops import BackdropBank
 from sightline.synthetic.sprites import SpriteBank, SpriteSettings
 from sightline.training import TrainingTask
+from sightline.training.descriptor import contrast
 
 _SCORE_FLOOR = 0.01
 
@@ -112,6 +114,7 @@ class RefDetTask(TrainingTask):
         loss: what it is judged by.
         lambda_contrast: weight of telling the batch's objects apart by their descriptors; without it a
             detector that starts from nothing learns to find objects but not which.
+        lambda_look: weight of telling them, and their look-alikes, apart in the second look.
     """
 
     best_figure: ClassVar[str] = "val_ap50"
@@ -124,11 +127,12 @@ class RefDetTask(TrainingTask):
         loss: RefDetLoss | None = None,
         *,
         lambda_contrast: float = 1.0,
+        lambda_look: float = 1.0,
     ) -> None:
         super().__init__(model, model.config)
         self.detector = model
         self.data, self.loss = data or CompositeData(), loss or RefDetLoss()
-        self.lambda_contrast = lambda_contrast
+        self.lambda_contrast, self.lambda_look = lambda_contrast, lambda_look
 
     def notes(self) -> dict[str, Any]:
         """The sizes that the weights know."""
@@ -152,9 +156,22 @@ class RefDetTask(TrainingTask):
         features = self.detector.search_features(batch["search"])
         bank = encode_batch(self.detector, batch)
         losses = self.loss(self.detector.match(features, bank), batch["boxes"])
-        contrast = contrast_loss(self.detector, features, bank, batch["boxes"])
-        total = losses["loss"] + self.lambda_contrast * contrast
-        return losses | {"loss": total, "loss_contrast": contrast.detach()}
+        told_apart = contrast_loss(self.detector, features, bank, batch["boxes"])
+        looked = self._look_loss(batch, bank)
+        total = losses["loss"] + self.lambda_contrast * told_apart + self.lambda_look * looked
+        return losses | {
+            "loss": total,
+            "loss_contrast": told_apart.detach(),
+            "loss_look": looked.detach(),
+        }
+
+    def _look_loss(self, batch: RefDetBatch, bank: TemplateBank) -> Tensor:
+        looks = batch["looks"]
+        if looks is None:
+            return torch.zeros((), device=batch["search"].device)
+        crops = looks.transpose(0, 1).flatten(0, 1)
+        _, numbers = np.unique(batch["object_ids"], return_inverse=True)
+        return contrast(look_again(self.detector, crops, bank), torch.from_numpy(numbers).to(looks.device))
 
     def validate(self, batches: Iterable[RefDetBatch]) -> dict[str, float]:
         """AP50 with the right templates and, as a control, with those of the batch's next sample."""

@@ -1,10 +1,11 @@
-"""Pairs of crops of one object, as a card shows it and as a picture does: what a descriptor learns from."""
+"""Crops of one object, as a card shows it and as a picture does: what a descriptor learns from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -17,18 +18,22 @@ from sightline.synthetic.sensor import SensorSettings, expose
 from sightline.synthetic.sprites import SpriteBank
 
 
-class CropPair(NamedTuple):
-    """Two crops of one object, in different views.
+class CropSet(NamedTuple):
+    """Crops of one object.
 
     Args:
         number: the object's, in its bank.
-        images: ``(2, 3, s, s)`` float32 RGB in [0, 1]: as a template, and in a picture.
-        masks: ``(2, s, s)`` float32 in [0, 1], where the object is visible.
+        templates: ``(t, 3, s, s)`` float32 RGB in [0, 1]; the first shows most of what the picture shows.
+        template_masks: ``(t, s, s)`` float32 in [0, 1], where the object is.
+        pictures: ``(2, 3, s, s)`` the object in a picture, and its look-alike in another.
+        picture_masks: ``(2, s, s)`` where they are visible.
     """
 
     number: int
-    images: Float[Tensor, "2 3 s s"]
-    masks: Float[Tensor, "2 s s"]
+    templates: Float[Tensor, "t 3 s s"]
+    template_masks: Float[Tensor, "t s s"]
+    pictures: Float[Tensor, "2 3 s s"]
+    picture_masks: Float[Tensor, "2 s s"]
 
 
 @dataclass(frozen=True)
@@ -37,21 +42,29 @@ class CropSettings:
 
     Args:
         size: side of a crop, pixels.
+        num_templates: templates of an object.
+        near_views: the first template is one of so many views nearest to the picture's.
         template_fill: (least, largest) longer side of the object in a template, in shares of the crop.
         picture_fill: the same in a picture.
-        plain_share: share of templates that are unlit and on black, as in an object card.
+        plain_share: share of objects whose templates are unlit and on black, as in an object card.
         turn_share: chance that the object in a picture is turned by any angle.
+        coarse_share: chance that a picture was taken from afar, with fewer pixels than the crop has.
+        coarsest: least share of the crop's pixels on a side that such a picture has.
         cover_share: chance that another object hides a part of it in a picture.
-        recolor_share: chance that a pair's colour channels are swapped.
-        mirror_share: chance that a pair is mirrored.
+        recolor_share: chance that a set's colour channels are swapped.
+        mirror_share: chance that a set is mirrored.
         sensor: the camera's faults.
     """
 
-    size: int = 64
+    size: int = 96
+    num_templates: int = 2
+    near_views: int = 3
     template_fill: tuple[float, float] = (0.75, 0.95)
-    picture_fill: tuple[float, float] = (0.35, 1.0)
-    plain_share: float = 0.5
+    picture_fill: tuple[float, float] = (0.5, 1.0)
+    plain_share: float = 0.7
     turn_share: float = 0.6
+    coarse_share: float = 0.4
+    coarsest: float = 0.4
     cover_share: float = 0.3
     recolor_share: float = 0.4
     mirror_share: float = 0.5
@@ -60,8 +73,8 @@ class CropSettings:
     )
 
 
-class CropPairs:
-    """Numbered pairs; a pair depends on its number, the object's, and the generator alone.
+class Crops:
+    """Numbered sets of crops; a set depends on its number, the object's, and the generator alone.
 
     Args:
         bank: the objects.
@@ -70,9 +83,9 @@ class CropPairs:
 
     Example:
         >>> from sightline.synthetic.sprites import SpriteSettings
-        >>> bank = SpriteBank(2, settings=SpriteSettings(32, 2, 1, 1))
-        >>> pairs = CropPairs(bank, BackdropBank(1, image_size=(64, 48)), CropSettings(size=32))
-        >>> pairs.draw(1, np.random.default_rng(0)).images.shape
+        >>> bank = SpriteBank(2, settings=SpriteSettings(32, 2, 2, 1))
+        >>> crops = Crops(bank, BackdropBank(1, image_size=(64, 48)), CropSettings(size=32))
+        >>> crops.draw(1, np.random.default_rng(0)).templates.shape
         torch.Size([2, 3, 32, 32])
     """
 
@@ -86,8 +99,8 @@ class CropPairs:
     def __len__(self) -> int:
         return len(self.bank)
 
-    def draw(self, number: int, rng: np.random.Generator) -> CropPair:
-        """A pair of an object.
+    def draw(self, number: int, rng: np.random.Generator) -> CropSet:
+        """The crops of an object.
 
         Args:
             number: the object's.
@@ -95,15 +108,34 @@ class CropPairs:
         """
         settings, sprites = self.settings, self.bank[number]
         look = Look.draw(rng, settings.recolor_share, settings.mirror_share)
-        lit = rng.permutation(len(sprites.lit))
+        seen = int(rng.integers(len(sprites.lit)))
         plain = bool(rng.uniform() < settings.plain_share)
-        view = sprites.plain[int(rng.integers(len(sprites.plain)))] if plain else sprites.lit[lit[0]]
-        template = self._draw(rng, np.asarray(view), look, settings.template_fill, plain=plain)
-        turned = bool(rng.uniform() < settings.turn_share)
-        seen = np.asarray(sprites.lit[lit[-1]])
-        picture = self._draw(rng, seen, look, settings.picture_fill, turned=turned, number=number)
-        images, masks = zip(template, picture, strict=True)
-        return CropPair(number, torch.stack(images), torch.stack(masks))
+        views = sprites.choose_views(rng, seen, settings.num_templates, plain=plain, near=settings.near_views)
+        templates = [self._draw(rng, view, look, settings.template_fill, plain=plain) for view in views]
+        pictures, masks = zip(*templates, strict=True)
+        return CropSet(
+            number, torch.stack(pictures), torch.stack(masks), *self.draw_pictures(number, rng, look, seen)
+        )
+
+    def draw_pictures(
+        self, number: int, rng: np.random.Generator, look: Look, seen: int
+    ) -> tuple[Float[Tensor, "2 3 s s"], Float[Tensor, "2 s s"]]:
+        """The object in a picture, and its look-alike in another, with masks of what is visible.
+
+        Args:
+            number: the object's.
+            rng: draws the rest.
+            look: of both.
+            seen: which of the object's lit views is shown.
+        """
+        settings, sprites = self.settings, self.bank[number]
+        fake = sprites.lookalike[int(rng.integers(len(sprites.lookalike)))]
+        crops = []
+        for view in (sprites.lit[seen], fake):
+            turned = bool(rng.uniform() < settings.turn_share)
+            crops.append(self._draw(rng, view, look, settings.picture_fill, turned=turned, number=number))
+        pictures, masks = zip(*crops, strict=True)
+        return torch.stack(pictures), torch.stack(masks)
 
     def _draw(
         self,
@@ -117,7 +149,7 @@ class CropPairs:
         number: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One crop with its mask; with a number another object may be laid over this one."""
-        size = self.settings.size
+        view, size = np.asarray(view), self.settings.size
         canvas = np.zeros((size, size, 3), np.float32)
         if not plain:
             canvas = draw_backdrop(rng, self.backdrops, (size, size), zoom=(1.5, 4.0))
@@ -128,9 +160,20 @@ class CropPairs:
             cover = self.bank[other].lit
             over = np.asarray(cover[int(rng.integers(len(cover)))])
             self._lay(rng, canvas, mask, over, Look(), (0.2, 0.45), turned=True, white=False)
-        drawn = canvas.clip(0, 255).astype(np.uint8) if plain else expose(canvas, rng, self.settings.sensor)
+        drawn = (
+            canvas.clip(0, 255).astype(np.uint8) if plain else self._expose(canvas, rng, number is not None)
+        )
         picture = torch.from_numpy(np.ascontiguousarray(drawn.transpose(2, 0, 1))).float().div_(255)
         return picture, torch.from_numpy(mask[..., 0].copy()).div_(255)
+
+    def _expose(self, canvas: np.ndarray, rng: np.random.Generator, in_picture: bool) -> np.ndarray:
+        """What a camera makes of it, from afar at times."""
+        settings, size = self.settings, (self.settings.size, self.settings.size)
+        if not in_picture or rng.uniform() >= settings.coarse_share:
+            return expose(canvas, rng, settings.sensor)
+        side = round(settings.size * float(rng.uniform(settings.coarsest, 1.0)))
+        few = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
+        return cv2.resize(expose(few, rng, settings.sensor), size, interpolation=cv2.INTER_LINEAR)
 
     def _lay(
         self,

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 
 from sightline.formats.atomic import atomic_write
 from sightline.geometry.poses import look_at
@@ -31,7 +31,7 @@ from sightline.synthetic.objects import make_lookalike
 
 Split = Literal["train", "development"]
 SPLITS: tuple[str, ...] = get_args(Split)
-_FORM = 1  # raised when what is drawn changes
+_FORM = 2  # raised when what is drawn changes
 _FILL = 0.97
 
 
@@ -42,7 +42,7 @@ class SpriteSettings:
     Args:
         size_px: side of each square sprite, pixels.
         num_lit: views under lamps, for search pictures and for templates.
-        num_plain: views without lamps, as object cards have them, for templates.
+        num_plain: views without lamps, as object cards have them, for templates; spread evenly.
         num_lookalike: views under lamps of an object of the same shape with another print.
         distance: of the camera, in diameters of the object.
         lights: of the lit views.
@@ -64,12 +64,48 @@ class ObjectSprites(NamedTuple):
         lit: under lamps.
         plain: without.
         lookalike: another object of this shape.
+        lit_from: ``(n, 3)`` unit directions from the object to the camera of each lit view, object frame.
+        plain_from: ``(m, 3)`` the same of the plain ones.
     """
 
     name: str
     lit: UInt8[np.ndarray, "n s s 4"]
     plain: UInt8[np.ndarray, "m s s 4"]
     lookalike: UInt8[np.ndarray, "k s s 4"]
+    lit_from: Float64[np.ndarray, "n 3"]
+    plain_from: Float64[np.ndarray, "m 3"]
+
+    def choose_views(
+        self,
+        rng: np.random.Generator,
+        seen: int,
+        count: int,
+        *,
+        plain: bool,
+        near: int = 3,
+        lit_rows: np.ndarray | None = None,
+    ) -> list[np.ndarray]:
+        """Views for the templates of a picture: first one that shows much of what it shows, then any.
+
+        Args:
+            rng: draws them.
+            seen: number of the lit view in the picture, which is no template itself if there are others.
+            count: how many; without repeats as long as there are enough.
+            plain: whether they are plain or lit.
+            near: the first is one of so many views nearest to the picture's.
+            lit_rows: which of the lit views may be taken; all unless given.
+
+        Returns:
+            ``(s, s, 4)`` sprites.
+        """
+        views, directions = (self.plain, self.plain_from) if plain else (self.lit, self.lit_from)
+        rows = np.arange(len(views)) if plain or lit_rows is None else lit_rows
+        others = rows if plain else rows[rows != seen]
+        rows = others if len(others) else rows
+        rows = rows[np.argsort(-directions[rows] @ self.lit_from[seen], kind="stable")]
+        first = int(rng.integers(min(near, len(rows))))
+        chosen = np.resize([rows[first], *rng.permutation(np.delete(rows, first))], count)
+        return [np.asarray(views[row]) for row in chosen]
 
 
 class SpriteBank:
@@ -154,7 +190,8 @@ class SpriteBank:
             name, stack = self._map(self._folder, index)
         ends = np.cumsum([self.settings.num_lit, self.settings.num_plain])
         lit, plain, lookalike = np.split(stack, ends)
-        return ObjectSprites(name, lit, plain, lookalike)
+        lit_from, plain_from, _ = np.split(view_directions(index, self.split, self.settings), ends)
+        return ObjectSprites(name, lit, plain, lookalike, lit_from, plain_from)
 
     def _map(self, folder: Path, index: int) -> tuple[str, np.ndarray]:
         """Name and views from the object's file, which carries the name: making an object takes a while."""
@@ -170,6 +207,33 @@ class SpriteBank:
 def _folder_name(settings: SpriteSettings) -> str:
     said = json.dumps([_FORM, EXAM.version, asdict(settings)], sort_keys=True)
     return f"sprites-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+
+
+def view_directions(index: int, split: str, settings: SpriteSettings) -> Float64[np.ndarray, "n 3"]:
+    """Where the camera of each view of an object stands; the sprites' files need not say it.
+
+    Args:
+        index: the object's number in its split.
+        split: ``"train"`` or ``"development"``.
+        settings: how many views there are.
+
+    Returns:
+        ``(n, 3)`` unit directions from the object to the camera, of lit views (random), plain ones (a
+        Fibonacci lattice, turned at random) and those of the look-alike (random).
+
+    Example:
+        >>> view_directions(0, "train", SpriteSettings(num_lit=2, num_plain=5, num_lookalike=1)).shape
+        (8, 3)
+    """
+    rng = np.random.default_rng([EXAM.object_seeds[split][0] + index, 2])
+    lit, turn, fakes = (rng.normal(size=(n, 3)) for n in (settings.num_lit, 3, settings.num_lookalike))
+    steps = np.arange(settings.num_plain)
+    height = 1 - (2 * steps + 1) / settings.num_plain
+    around = steps * np.pi * (3 - np.sqrt(5))
+    radius = np.sqrt(1 - height**2)
+    lattice = np.column_stack([radius * np.cos(around), radius * np.sin(around), height])
+    directions = np.concatenate([lit, lattice @ np.linalg.qr(turn)[0], fakes])
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def draw_object(index: int, split: str, settings: SpriteSettings) -> UInt8[np.ndarray, "n s s 4"]:
@@ -191,20 +255,26 @@ def draw_object(index: int, split: str, settings: SpriteSettings) -> UInt8[np.nd
     rng = np.random.default_rng([EXAM.object_seeds[split][0] + index, 1])
     thing = exam_object(index, split)
     other = make_lookalike(thing, EXAM.print_seeds[split][0] + 100 * index)
-    lit = [_draw_view(thing.prepared, rng, settings, lit=True) for _ in range(settings.num_lit)]
-    plain = [_draw_view(thing.prepared, rng, settings, lit=False) for _ in range(settings.num_plain)]
-    fakes = [_draw_view(other.prepared, rng, settings, lit=True) for _ in range(settings.num_lookalike)]
-    return np.stack(lit + plain + fakes)
+    directions = view_directions(index, split, settings)
+    ends = np.cumsum([settings.num_lit, settings.num_plain])
+    views = []
+    for row, toward in enumerate(directions):
+        mesh = thing.prepared if row < ends[1] else other.prepared
+        views.append(_draw_view(mesh, toward, rng, settings, lit=not ends[0] <= row < ends[1]))
+    return np.stack(views)
 
 
 def _draw_view(
-    mesh: PreparedMesh, rng: np.random.Generator, settings: SpriteSettings, *, lit: bool
+    mesh: PreparedMesh,
+    toward: np.ndarray,
+    rng: np.random.Generator,
+    settings: SpriteSettings,
+    *,
+    lit: bool,
 ) -> UInt8[np.ndarray, "s s 4"]:
-    """One view from anywhere, drawn at twice the size, so that its outline has true shares of coverage."""
+    """One view, drawn at twice the size, so that its outline has true shares of coverage."""
     import cv2
 
-    toward = rng.normal(size=3)
-    toward /= np.linalg.norm(toward)
     distance = np.exp(rng.uniform(*np.log(settings.distance))) * mesh.mesh.diameter
     pose = look_at(torch.from_numpy(toward * distance))[None]
     size = (2 * settings.size_px, 2 * settings.size_px)

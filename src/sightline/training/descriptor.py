@@ -1,14 +1,15 @@
 """Stage 0: the shared descriptor learns to tell objects apart, before any room learns its own task.
 
-Of every object in a batch there are two crops in different views. The pooled descriptor of a template must be
-nearer to its own object than to all others of the batch, in both directions (InfoNCE, van den Oord et al.,
-2018); so must the dense descriptors on the object in the picture; and those beside it must be like none.
+Of every object in a batch there are a few templates, a picture in which it is partly hidden, and a picture of
+its look-alike. Templates and pictures are compared part by part (:mod:`sightline.nn.late_interaction`); each
+picture must name its object among those of the batch, and each object its picture among all of them, with
+the look-alikes' as the hard ones (InfoNCE, van den Oord et al., 2018).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, TypedDict
 
@@ -18,22 +19,22 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sightline.nn.descriptor import DescriptorNet, pool_descriptor
-from sightline.nn.pooling import area_pool
+from sightline.nn.descriptor import DescriptorNet
+from sightline.nn.late_interaction import any_template, late_interaction, parts_of_map
 from sightline.synthetic.backdrops import BackdropBank
-from sightline.synthetic.crops import CropPair, CropPairs, CropSettings
+from sightline.synthetic.crops import Crops, CropSet, CropSettings
 from sightline.synthetic.sprites import SpriteBank, SpriteSettings
 from sightline.training.task import TrainingTask
 
-_INSIDE, _OUTSIDE = 0.6, 0.02  # share of the object in a cell that is on it, and beside it
-_LARGEST_SHARPNESS = 50.0
+_LARGEST_SHARPNESS = 60.0
 
 
 class CropBatch(TypedDict):
-    """Crops of b objects: template and picture of each, their masks, and the objects' numbers."""
+    """Crops of b objects, and the objects' numbers; see :class:`~sightline.synthetic.crops.CropSet`."""
 
-    images: Float[Tensor, "b 2 3 s s"]
-    masks: Float[Tensor, "b 2 s s"]
+    templates: Float[Tensor, "b t 3 s s"]
+    template_masks: Float[Tensor, "b t s s"]
+    pictures: Float[Tensor, "b 2 3 s s"]
     numbers: Int[Tensor, "b"]
 
 
@@ -45,9 +46,10 @@ class DescriptorData:
         folder: where sprites and backdrops are kept between runs; in memory unless given.
         num_objects: training objects.
         num_backdrops: training backdrops.
-        epoch_length: pairs of an epoch.
+        epoch_length: crop sets of an epoch.
         num_validation_objects: unseen objects that must be told apart.
-        validation_rounds: pairs of each of them.
+        validation_rounds: crop sets of each of them.
+        validation_templates: of each set.
         sprites: how each object is drawn.
         crops: what the crops are like.
     """
@@ -57,34 +59,42 @@ class DescriptorData:
     num_backdrops: int = 200
     epoch_length: int = 20_000
     num_validation_objects: int = 40
-    validation_rounds: int = 8
+    validation_rounds: int = 4
+    validation_templates: int = 8
     sprites: SpriteSettings = field(default_factory=SpriteSettings)
     crops: CropSettings = field(default_factory=CropSettings)
 
-    def pairs(self, split: str) -> CropPairs:
-        """The pairs of a split."""
-        training = split == "train"
-        num_objects = self.num_objects if training else self.num_validation_objects
-        num_backdrops = self.num_backdrops if training else max(self.num_backdrops // 8, 2)
-        return CropPairs(
+    def training(self) -> Crops:
+        """Crops of training objects."""
+        return self._crops("train", self.num_objects, self.num_backdrops, self.crops)
+
+    def validation(self) -> Crops:
+        """Crops of objects that training never shows, in their own colours."""
+        plain = replace(
+            self.crops, num_templates=self.validation_templates, recolor_share=0.0, mirror_share=0.0
+        )
+        return self._crops("development", self.num_validation_objects, max(self.num_backdrops // 8, 2), plain)
+
+    def _crops(self, split: str, num_objects: int, num_backdrops: int, settings: CropSettings) -> Crops:
+        return Crops(
             SpriteBank(num_objects, self.folder, split=split, settings=self.sprites),
             BackdropBank(num_backdrops, self.folder, split=split, image_size=(320, 240)),
-            self.crops,
+            settings,
         )
 
 
-class _PairSamples:
-    """Pairs as the trainer wants them: each epoch goes through the objects again and again."""
+class _CropSamples:
+    """Crop sets as the trainer wants them: each epoch goes through the objects again and again."""
 
-    def __init__(self, pairs: CropPairs, length: int, *, fixed: bool = False) -> None:
-        self.pairs, self.length, self.fixed = pairs, length, fixed
+    def __init__(self, crops: Crops, length: int, *, fixed: bool = False) -> None:
+        self.crops, self.length, self.fixed = crops, length, fixed
 
     def __len__(self) -> int:
         return self.length
 
-    def sample(self, index: int, rng: np.random.Generator) -> CropPair:
+    def sample(self, index: int, rng: np.random.Generator) -> CropSet:
         rng = np.random.default_rng([7, index]) if self.fixed else rng
-        return self.pairs.draw(index % len(self.pairs), rng)
+        return self.crops.draw(index % len(self.crops), rng)
 
 
 class DescriptorTask(TrainingTask):
@@ -93,112 +103,96 @@ class DescriptorTask(TrainingTask):
     Args:
         net: what learns.
         data: what from.
-        weight_dense: weight of the dense descriptors on the object.
-        weight_beside: weight of those beside it.
     """
 
     best_figure: ClassVar[str] = "val_retrieval"
     best_is_high: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        net: DescriptorNet,
-        data: DescriptorData | None = None,
-        *,
-        weight_dense: float = 0.5,
-        weight_beside: float = 0.3,
-    ) -> None:
+    def __init__(self, net: DescriptorNet, data: DescriptorData | None = None) -> None:
         super().__init__(net, net.config)
         self.net, self.data = net, data or DescriptorData()
-        self.weight_dense, self.weight_beside = weight_dense, weight_beside
 
-    def training_samples(self) -> _PairSamples:
-        """New pairs in every epoch."""
-        return _PairSamples(self.data.pairs("train"), self.data.epoch_length)
+    def training_samples(self) -> _CropSamples:
+        """New crops in every epoch."""
+        return _CropSamples(self.data.training(), self.data.epoch_length)
 
-    def validation_samples(self) -> _PairSamples:
-        """The same pairs of unseen objects each time."""
-        pairs = self.data.pairs("development")
-        return _PairSamples(pairs, len(pairs) * self.data.validation_rounds, fixed=True)
+    def validation_samples(self) -> _CropSamples:
+        """The same crops of unseen objects each time."""
+        crops = self.data.validation()
+        return _CropSamples(crops, len(crops) * self.data.validation_rounds, fixed=True)
 
-    def collate(self, samples: Sequence[CropPair]) -> CropBatch:
-        """A batch of pairs."""
+    def collate(self, samples: Sequence[CropSet]) -> CropBatch:
+        """A batch of crop sets."""
         return CropBatch(
-            images=torch.stack([pair.images for pair in samples]),
-            masks=torch.stack([pair.masks for pair in samples]),
-            numbers=torch.tensor([pair.number for pair in samples]),
+            templates=torch.stack([each.templates for each in samples]),
+            template_masks=torch.stack([each.template_masks for each in samples]),
+            pictures=torch.stack([each.pictures for each in samples]),
+            numbers=torch.tensor([each.number for each in samples]),
         )
 
     def losses(self, batch: CropBatch) -> Mapping[str, Tensor]:
-        """The sum over the levels, and the mean of each part."""
-        levels = self.net(batch["images"].flatten(0, 1))
-        sharpness = self.net.log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
-        parts = [contrast(level.float(), batch, sharpness) for level in levels]
-        pooled, dense, beside = (torch.stack(part).mean() for part in zip(*parts, strict=True))
-        loss = pooled + self.weight_dense * dense + self.weight_beside * beside
-        return {"loss": loss, "loss_pooled": pooled, "loss_dense": dense, "loss_beside": beside}
+        """The mean over the levels, and of their sum."""
+        evidence = self.compare(batch)
+        terms = [contrast(each, batch["numbers"]) for each in (*evidence, torch.stack(evidence).sum(0))]
+        named = {f"loss_{s}": term for s, term in zip(self.net.late_strides, terms, strict=False)}
+        return {"loss": torch.stack(terms).mean(), **named}
+
+    def compare(self, batch: CropBatch) -> list[Float[Tensor, "b b2"]]:
+        """For each level the evidence of every object's templates for every picture.
+
+        Args:
+            batch: of b objects.
+
+        Returns:
+            ``(b, 2 b)`` logits each, of the objects' pictures, then of the look-alikes'.
+        """
+        count, number = batch["templates"].shape[:2]
+        pictures = batch["pictures"].transpose(0, 1).flatten(0, 1)
+        levels = self.net(torch.cat([batch["templates"].flatten(0, 1), pictures]))
+        masks = batch["template_masks"].flatten(0, 1)
+        evidence = []
+        for stride, level in zip(self.net.fpn.strides, levels, strict=True):
+            if stride not in self.net.late_strides:
+                continue
+            level = level.float()
+            templates = parts_of_map(level[: count * number], masks)
+            cosines = late_interaction(*templates, parts_of_map(level[count * number :]).descriptors)
+            evidence.append(any_template(cosines.unflatten(0, (count, number)), self._sharpness()))
+        return evidence
 
     def validate(self, batches: Iterable[CropBatch]) -> dict[str, float]:
-        """How often the nearest template of all unseen objects is that of the right one."""
-        templates, pictures, numbers = [], [], []
+        """How well unseen objects are told apart: from others, and from their look-alikes.
+
+        ``val_retrieval`` is the share of pictures whose object has the most evidence of a batch's objects,
+        ``val_over_lookalike`` the share that have more than their look-alike's picture.
+        """
+        right, preferred = [], []
         for batch in batches:
-            dense = self.net(batch["images"].flatten(0, 1))[0].float()
-            pooled = pool_descriptor(dense, batch["masks"].flatten(0, 1)).unflatten(0, (-1, 2))
-            templates.append(pooled[:, 0])
-            pictures.append(pooled[:, 1])
-            numbers.append(batch["numbers"])
-        return {"val_retrieval": retrieval(torch.cat(templates), torch.cat(pictures), torch.cat(numbers))}
+            evidence = torch.stack(self.compare(batch)).sum(0)
+            own, fake = evidence.split(len(evidence), dim=1)
+            right.append(batch["numbers"][own.argmax(0)] == batch["numbers"])
+            preferred.append(own.diagonal() > fake.diagonal())
+        shares = {"val_retrieval": right, "val_over_lookalike": preferred}
+        return {name: float(torch.cat(hits).double().mean()) for name, hits in shares.items()}
+
+    def _sharpness(self) -> Tensor:
+        return self.net.log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
 
 
-def contrast(
-    dense: Float[Tensor, "pairs d h w"], batch: CropBatch, sharpness: Float[Tensor, ""]
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """The three losses of one level.
-
-    Args:
-        dense: ``(2 b, d, h, w)`` unit descriptors, template and picture of each object in turn.
-        batch: the crops; pairs of one object count as the same.
-        sharpness: factor on the cosines.
-
-    Returns:
-        Of pooled descriptors, of dense ones on the object, and of those beside it.
-    """
-    pooled = pool_descriptor(dense, batch["masks"].flatten(0, 1)).unflatten(0, (-1, 2))
-    seen = dense.unflatten(0, (-1, 2))[:, 1]
-    numbers = batch["numbers"]
-    # Another pair of the same object is neither right nor wrong.
-    same = (numbers[:, None] == numbers) & ~torch.eye(len(numbers), dtype=torch.bool, device=numbers.device)
-    cosines = (pooled[:, 0] @ pooled[:, 1].T * sharpness).masked_fill(same, -torch.inf)
-    right = torch.arange(len(numbers), device=numbers.device)
-    both_ways = (F.cross_entropy(cosines, right) + F.cross_entropy(cosines.T, right)) / 2
-
-    share = area_pool(batch["masks"][:, 1].to(dense), (seen.shape[-2], seen.shape[-1]))
-    field = torch.einsum("td,bdhw->bhwt", pooled[:, 0], seen)
-    logits = (field * sharpness).masked_fill(same[:, None, None], -torch.inf)
-    inside = (share > _INSIDE).to(dense)
-    wrong = F.cross_entropy(
-        logits.flatten(0, 2), right[:, None, None].expand_as(share).flatten(), reduction="none"
-    )
-    on_it = (wrong.view_as(share) * inside).sum() / inside.sum().clamp_min(1)
-    outside = (share < _OUTSIDE).to(dense)
-    own = field.diagonal(dim1=0, dim2=3).permute(2, 0, 1)
-    beside = (F.softplus(10 * (own - 0.2)) * outside).sum() / outside.sum().clamp_min(1)
-    return both_ways, on_it, beside
-
-
-def retrieval(
-    templates: Float[Tensor, "n d"], pictures: Float[Tensor, "n d"], numbers: Int[Tensor, "n"]
-) -> float:
-    """The share of pictures whose nearest template, of all objects, is one of the same object.
+def contrast(evidence: Float[Tensor, "b b2"], numbers: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+    """The cross-entropy of naming each picture's object, and of naming each object's picture.
 
     Args:
-        templates: ``(n, d)`` unit descriptors.
-        pictures: ``(n, d)`` unit descriptors.
-        numbers: ``(n,)`` the object of each.
+        evidence: ``(b, 2 b)`` of every object for every picture, and then for every look-alike's.
+        numbers: ``(b,)`` which objects they are; those of the same number are neither right nor wrong.
 
     Example:
-        >>> retrieval(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
-        1.0
+        >>> contrast(torch.cat([9.0 * torch.eye(2), torch.zeros(2, 2)], 1), torch.tensor([0, 1])) < 0.01
+        tensor(True)
     """
-    nearest = (pictures @ templates.T).argmax(1)
-    return float((numbers[nearest] == numbers).double().mean())
+    same = (numbers[:, None] == numbers) & ~torch.eye(len(numbers), dtype=torch.bool, device=numbers.device)
+    own, fakes = evidence.split(len(evidence), dim=1)
+    own = own.masked_fill(same, -torch.inf)
+    right = torch.arange(len(own), device=own.device)
+    rivals = torch.cat([own, fakes], dim=1)
+    return (F.cross_entropy(own.T, right) + F.cross_entropy(rivals, right)) / 2

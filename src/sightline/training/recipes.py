@@ -13,7 +13,7 @@ from yaml.constructor import ConstructorError
 
 from sightline.training.choices import refuse_unknown
 
-SECTIONS = ("model", "data", "loss", "train")
+SECTIONS = ("model", "data", "loss", "train", "stage0_data", "stage0")
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -39,7 +39,8 @@ def read_recipe(path: str | Path, **builders: Callable[..., Any]) -> dict[str, d
     r"""Read a recipe and check its keys against what they are for.
 
     Args:
-        path: a YAML file with the sections ``model``, ``data``, ``loss`` and ``train``, each optional.
+        path: a YAML file with the sections ``model``, ``data``, ``loss`` and ``train``, and ``stage0_data``
+            and ``stage0`` of what comes before; each is optional.
         builders: by section, the class or function whose arguments the section's keys are.
 
     Returns:

@@ -1,0 +1,190 @@
+"""The second look: proposals are cut out of the picture and compared with the templates at one scale.
+
+The first look sees the whole picture, small, and says where something like the object is. The second sees
+each of these places at the size of the templates and at the picture's own resolution, part by part, and says
+whether it *is* the object. Three numbers, found by a logistic regression on pictures with known truth, join
+both to one probability (:func:`fit_rescoring`); until then the first look counts alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from sightline.geometry.nms import matrix_nms, nms_mask
+from sightline.nn.late_interaction import any_template, late_interaction
+from sightline.refdet.bank import TemplateBank
+from sightline.refdet.detector import ConvNeXtRefDet
+from sightline.refdet.framing import grown_to_frame, prepare_search
+from sightline.refdet.selection import Proposals
+
+MARGIN = 0.1
+"""Around a proposal in its crop, in shares of its longer side; as around the object in a template."""
+_SAME_PLACE_IOU = 0.55
+_LEAST_SIDE_PX = 2.0
+_EDGE = 1e-6
+_LARGEST_SHARPNESS = 60.0
+_NEWTON_STEPS, _RIDGE = 50, 1e-3
+
+
+class Looked(NamedTuple):
+    """Places that were looked at twice, and what both looks say.
+
+    Args:
+        boxes: ``(n, 4)`` float64 xyxy pixels of the picture.
+        logits: ``(n,)`` log odds of the first look.
+        evidence: ``(n,)`` of the second.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    logits: Float[Tensor, " n"]
+    evidence: Float[Tensor, " n"]
+
+
+def cut_crops(
+    image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "n 4"], template_size: tuple[int, int]
+) -> Float[Tensor, "n 3 th tw"]:
+    """Cut places out of a picture, each fitted into a template's frame.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB.
+        boxes: ``(n, 4)`` xyxy pixels, of positive size.
+        template_size: ``(width, height)`` pixels.
+
+    Returns:
+        ``(n, 3, th, tw)`` float32 RGB in [0, 1]; what lies outside the picture is filled.
+
+    Example:
+        >>> cut_crops(np.zeros((48, 64, 3), np.uint8), torch.tensor([[3.0, 4.0, 20.0, 30.0]]), (32, 32)).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    crops = []
+    for box in boxes.double():
+        margin = MARGIN * (box[2:] - box[:2]).max()
+        region = grown_to_frame(torch.cat([box[:2] - margin, box[2:] + margin]), template_size)
+        crops.append(prepare_search(image, template_size, region=region).picture)
+    width, height = template_size
+    return torch.stack(crops) if crops else torch.zeros(0, 3, height, width)
+
+
+def look_again(
+    model: ConvNeXtRefDet, crops: Float[Tensor, "m 3 h w"], bank: TemplateBank
+) -> Float[Tensor, "k m"]:
+    """Compare crops with templates part by part, at one scale.
+
+    Args:
+        model: the detector.
+        crops: ``(m, 3, h, w)`` RGB in [0, 1], each of a place that may show an object, of about the
+            templates' size.
+        bank: of k objects.
+
+    Returns:
+        ``(k, m)`` evidence of each object in each crop: cosines of the best template times a learned factor,
+        summed over the levels.
+    """
+    valid = bank.part_valid[..., 0]
+    sharpness = model.log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
+    evidence = torch.zeros(bank.num_objects, len(crops), device=crops.device)
+    for stride, level in zip(model.fpn.strides, model.extract_features(crops), strict=True):
+        if stride in model.late_strides:
+            own, stored = model.matcher(stride).describe_parts(level), bank.levels[stride]
+            cosines = late_interaction(
+                stored.cells.flatten(0, 1).float(),
+                stored.cell_shares.flatten(0, 1),
+                own.descriptors.float(),
+            )
+            evidence = evidence + any_template(cosines.unflatten(0, tuple(valid.shape)), sharpness, valid)
+    return evidence
+
+
+def look_twice(
+    model: ConvNeXtRefDet,
+    image: UInt8[np.ndarray, "h w 3"],
+    proposals: Proposals,
+    bank: TemplateBank,
+    template_size: tuple[int, int],
+    *,
+    most: int = 16,
+) -> Looked:
+    """Look again at the best proposals of one object.
+
+    Args:
+        model: the detector.
+        image: ``(h, w, 3)`` uint8 RGB.
+        proposals: of the first look.
+        bank: of the object.
+        template_size: ``(width, height)`` pixels.
+        most: how many places; of proposals at one place the best counts.
+
+    Returns:
+        The places, at most so many.
+    """
+    sides = (proposals.boxes[:, 2:] - proposals.boxes[:, :2]).amin(1)
+    found = proposals.select(sides >= _LEAST_SIDE_PX)
+    found = found.select(nms_mask(found.boxes, found.scores, _SAME_PLACE_IOU))
+    found = found.select(found.scores.argsort(descending=True, stable=True)[:most])
+    device = bank.part_valid.device
+    crops = cut_crops(image, found.boxes, template_size).to(device)
+    evidence = look_again(model, crops, bank)[0].cpu().double() if len(crops) else found.scores.new_zeros(0)
+    return Looked(found.boxes, torch.logit(found.scores.double(), _EDGE), evidence)
+
+
+def rescored(model: ConvNeXtRefDet, looked: Looked) -> Proposals:
+    """Proposals with the probability that both looks give together.
+
+    Args:
+        model: that knows how to join them.
+        looked: the places.
+    """
+    bias, first, second = model.rescoring.double().cpu()
+    scores = (bias + first * looked.logits + second * looked.evidence).sigmoid()
+    return Proposals(looked.boxes, matrix_nms(looked.boxes, scores) if len(scores) else scores)
+
+
+def fit_rescoring(
+    logits: Float[Tensor, " n"], evidence: Float[Tensor, " n"], right: Bool[Tensor, " n"]
+) -> Float[Tensor, "3"]:
+    """The logistic regression of being right on what both looks say, by Newton's method.
+
+    Args:
+        logits: ``(n,)`` of the first look.
+        evidence: ``(n,)`` of the second.
+        right: ``(n,)`` whether the place is the object.
+
+    Returns:
+        ``(3,)`` float64: the constant, the factor of the first, and that of the second.
+
+    Raises:
+        ValueError: places that are all right or all wrong.
+
+    Example:
+        >>> evidence = torch.tensor([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0]).double()
+        >>> weights = fit_rescoring(torch.zeros(6).double(), evidence, torch.arange(6) >= 3)
+        >>> bool(weights[2] > 0.5)
+        True
+    """
+    if bool(right.all()) or not bool(right.any()):
+        raise ValueError(
+            f"right: expected places of both kinds, got {int(right.sum())} of {len(right)} right"
+        )
+    columns = torch.stack([logits.double(), evidence.double()], 1)
+    mean, std = columns.mean(0), columns.std(0).clamp_min(_EDGE)
+    design = torch.cat([torch.ones(len(columns), 1).double(), (columns - mean) / std], 1)
+    wanted = right.double()
+    # a slight pull to zero, so that places that a line divides do not drive the factors to infinity
+    ridge = _RIDGE * len(wanted) * torch.diag(torch.tensor([0.0, 1.0, 1.0]).double())
+    weights = torch.zeros(3).double()
+    for _ in range(_NEWTON_STEPS):
+        odds = (design @ weights).sigmoid()
+        gradient = design.T @ (odds - wanted) + ridge @ weights
+        curvature = (design * (odds * (1 - odds)).clamp_min(_EDGE)[:, None]).T @ design + ridge
+        step = torch.linalg.solve(curvature, gradient)
+        weights = weights - step
+        if float(step.abs().max()) < _EDGE:
+            break
+    factors = weights[1:] / std
+    return torch.cat([(weights[0] - (factors * mean).sum())[None], factors])
