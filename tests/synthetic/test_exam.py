@@ -124,7 +124,8 @@ def test_training_may_use_more_objects_and_pictures_than_the_exam():
     assert len(made) == 100_000
     picture = made[99_999]
     assert set(picture.wanted) <= {thing.name for thing in objects}
-    assert len(exam_pictures("pose", "development", 100_000, objects=objects)) == 250
+    assert len(exam_pictures("pose", "development", 300)) == 300
+    assert len(exam_pictures("pose", "exam", 300)) == 250
 
 
 def test_detection_pictures():

@@ -55,6 +55,8 @@ def calibrate_detector(
         raise ValueError(f"--output {output}: expected another file than the weights, named *.safetensors")
     if not 0 < false_alarms < 1:
         raise ValueError(f"--false-alarms: expected a rate between 0 and 1, such as 0.05, got {false_alarms}")
+    if not 0 < min_iou <= 1:
+        raise ValueError(f"--min-iou: expected a number in (0, 1], got {min_iou}")
     detector = ReferenceDetector.from_checkpoint(weights, device=device)
     if negatives is not None and card:
         found = calibrate_on_negatives(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def sit_refdet_exam(
     split: str,
     limit: int | None = None,
     num_views: int = 42,
+    banks: Mapping[str, TemplateBank] | None = None,
     swapped: bool = False,
     threshold: float | None = None,
     min_iou: float = 0.5,
@@ -101,6 +103,7 @@ def sit_refdet_exam(
         split: ``exam``, or ``development`` for everything that is tuned.
         limit: how many pictures; all unless given.
         num_views: views of each object in its bank.
+        banks: of the objects by name, where they are there already.
         swapped: look for each object with the views of another.
         threshold: of the scorer.
         min_iou: of the scorer.
@@ -118,7 +121,8 @@ def sit_refdet_exam(
         raise ValueError(f"swapped: expected pictures of at least 3 objects, these have {len(objects)}")
     scorer = DetectionScorer(objects, threshold=threshold, min_iou=min_iou)
     started = time.perf_counter()
-    banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
+    if banks is None:
+        banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
     onboarding = time.perf_counter() - started
     if swapped:
         names = list(banks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from sightline.pipeline.exam_refdet import onboard_exam, sit_refdet_exam
 from sightline.pipeline.exam_run import Progress
 from sightline.pipeline.refdet_banks import make_banks
 from sightline.pipeline.sources import open_source
+from sightline.refdet.bank import TemplateBank
 from sightline.refdet.presence import PresenceThreshold, calibrate_presence
 from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.refdet.second_look import fit_rescoring
 from sightline.synthetic import ExamReport, exam_pictures
+from sightline.synthetic.exam import ExamPicture
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,14 @@ def calibrate_on_exam(
     """
     if split == "exam":
         raise ValueError("split: expected development or train, nothing is tuned on the exam")
-    detector.model.rescoring.copy_(
-        join_looks(
-            detector, split=split, limit=limit, num_views=num_views, min_iou=min_iou, progress=progress
-        )
-    )
-    sat = sit_refdet_exam(
-        detector, split=split, limit=limit, num_views=num_views, min_iou=min_iou, progress=progress
-    )
+    count = len(exam_pictures("detection", split, limit))
+    # the threshold's promise holds for scores that were joined on other pictures
+    pictures = exam_pictures("detection", split, count + -(-count // 2))
+    banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
+    rest = range(count, len(pictures))
+    others = (pictures[index] for index in progress(rest, "looking twice", len(rest)))
+    detector.model.rescoring.copy_(join_looks(detector, others, banks, min_iou=min_iou))
+    sat = sit_refdet_exam(detector, split=split, limit=count, banks=banks, min_iou=min_iou, progress=progress)
     presence = calibrate_presence(sat.scorer.empty_scores(), false_alarms)
     sat.scorer.threshold = presence.threshold
     return DetectorCalibration(presence, sat.num_objects, presence.num_empty, sat.scorer.report())
@@ -123,31 +125,25 @@ def calibrate_on_exam(
 
 def join_looks(
     detector: ReferenceDetector,
+    pictures: Iterable[ExamPicture],
+    banks: Mapping[str, TemplateBank],
     *,
-    split: str = "development",
-    limit: int | None = None,
-    num_views: int = 42,
     min_iou: float = 0.5,
-    progress: Progress = lambda items, *_: items,
 ) -> Float[Tensor, "3"]:
-    """How much the first look and the second say about being right, on the generated detection task.
+    """How much the first look and the second say about being right.
 
     Args:
         detector: whose looks are judged one by one.
-        split: ``development`` or ``train``.
-        limit: how many pictures; all unless given.
-        num_views: views of each object in its bank.
+        pictures: with their truth.
+        banks: of the objects that they ask for.
         min_iou: the intersection over union that makes a place right.
-        progress: wraps what takes long, with a text and a total.
 
     Returns:
         What :func:`~sightline.refdet.second_look.fit_rescoring` gives; what the detector has already where
         all places are right or all wrong.
     """
-    pictures = exam_pictures("detection", split, limit)
-    banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
     places, right = [], []
-    for picture in progress(pictures, "looking twice", len(pictures)):
+    for picture in pictures:
         image, boxes = picture.scene.image, picture.boxes
         for name in picture.wanted:
             once = detector.look_once(image, [banks[name]], score_threshold=0.0)

@@ -84,7 +84,7 @@ def exam_objects(task: str, split: str = "exam", limit: int | None = None) -> li
     Args:
         task: ``"detection"``, ``"pose"`` or ``"pose-end-to-end"``.
         split: ``"train"``, ``"development"`` or ``"exam"``.
-        limit: how many; as many as the task has unless given. Training may ask for more.
+        limit: how many; as many as the task has unless given. Training and development may ask for more.
 
     Raises:
         ValueError: an unknown task or split.
@@ -109,7 +109,7 @@ def exam_pictures(
     Args:
         task: ``"detection"``, ``"pose"`` or ``"pose-end-to-end"``.
         split: ``"train"``, ``"development"`` or ``"exam"``.
-        limit: how many; as many as the task has unless given. Training may ask for more.
+        limit: how many; as many as the task has unless given. Training and development may ask for more.
         objects: what they show, for training on more objects than the task has; the task's unless given.
 
     Raises:
@@ -231,4 +231,4 @@ def _count(most: int, split: str, limit: int | None) -> int:
         return most
     if limit < 0:
         raise ValueError(f"limit: expected a number of at least 0, got {limit}")
-    return limit if split == "train" else min(limit, most)
+    return min(limit, most) if split == "exam" else limit
