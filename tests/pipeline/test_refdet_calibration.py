@@ -101,7 +101,7 @@ def test_generated_task_gives_recall_too(weights, tmp_path, capsys):
         (["--split", "exam"], "nothing is tuned on the exam"),
         (["--split", "moon"], "moon"),
         (["--limit", "3"], "at least 19 pictures without the object, got 1"),
-        (["--min-iou", "0"], "min_iou"),
+        (["--min-iou", "0"], "min-iou"),
     ],
 )
 def test_bad_input_in_one_line(weights, tmp_path, negatives, capsys, options, complaint):

@@ -65,7 +65,7 @@ def test_files_agree_with_the_network(tmp_path, file_format, suppression, stride
     assert done.returncode == 0, done.stderr
     same, agrees, others_agree, boxes, anothers_agree, scores = json.loads(done.stdout.splitlines()[-1])
     assert agrees, same
-    assert max(same["bank"], same["scores"]) < 1e-4
+    assert max(same["bank"], same["scores"], same["evidence"]) < 1e-4
     assert same["boxes"] < 1e-2
     assert (others_agree, anothers_agree) == (False, False)
     assert boxes > 0.1
@@ -73,6 +73,7 @@ def test_files_agree_with_the_network(tmp_path, file_format, suppression, stride
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"detect{suffix}",
         "export.json",
+        f"look{suffix}",
         f"onboard{suffix}",
     ]
     manifest = json.loads((tmp_path / "export.json").read_text())

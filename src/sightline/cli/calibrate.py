@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def calibrate_detector(
-    weights: Path,
     output: Path,
+    weights: Path | None = None,
     card: list[Path] | None = None,
     negatives: Path | None = None,
     split: str = "development",
@@ -23,8 +23,8 @@ def calibrate_detector(
     weights that know the threshold, and a curve from which that of any other rate can be read.
 
     Args:
-        weights: a .safetensors file of the reference detector.
         output: the new file of weights, .safetensors.
+        weights: a .safetensors file of the reference detector; those of the package unless given.
         card: object cards or folders of photographs of one object, to look for in --negatives.
         negatives: a folder of pictures, or a video, that show none of these objects.
         split: of the generated task, without --negatives; development or train.
@@ -42,6 +42,7 @@ def calibrate_detector(
         write_calibrated,
     )
     from sightline.refdet.reference_detector import ReferenceDetector
+    from sightline.refdet.shipped import shipped_weights
     from sightline.vis.tables import Table
 
     console = make_console()
@@ -51,6 +52,7 @@ def calibrate_detector(
 
     if (negatives is None) != (not card):
         raise ValueError("expected --card CARD ... and --negatives FOLDER together, or neither of them")
+    weights = weights or shipped_weights()
     if output.suffix != ".safetensors" or output.resolve() == weights.resolve():
         raise ValueError(f"--output {output}: expected another file than the weights, named *.safetensors")
     if not 0 < false_alarms < 1:

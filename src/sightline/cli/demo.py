@@ -8,8 +8,9 @@ from pathlib import Path
 def demo(output: Path = Path("demo-output"), seed: int = 9, seeds: int = 1) -> None:
     """Onboard three embedded objects, find them in a generated cluttered picture, and compare with the truth.
 
-    Writes overlay.png, report.html, poses.json and a BOP results CSV. With several seeds it measures how many
-    objects with at least half their surface visible are posed within 2 degrees and 1 % of the distance.
+    Writes overlay.png, detections.png (of the learned detector), report.html, poses.json and a BOP results
+    CSV. With several seeds it measures how many objects with at least half their surface visible are posed
+    within 2 degrees and 1 % of the distance.
 
     Args:
         output: folder for everything that is written; cards in it are used again.
@@ -27,9 +28,10 @@ def demo(output: Path = Path("demo-output"), seed: int = 9, seeds: int = 1) -> N
         raise ValueError(f"--seeds: expected at least 1, got {seeds}")
     if seeds == 1:
         with console.status("starting") as status:
-            scored = run_demo(output, seed, lambda text: status.update(text))
+            scored, boxes = run_demo(output, seed, lambda text: status.update(text))
         console.print(pose_table([one.row() for one in scored]).rich())
-        names = ("overlay.png", "report.html", "poses.json", "sightline-sift_demo-test.csv")
+        console.print(boxes.words(), highlight=False)
+        names = ("overlay.png", "detections.png", "report.html", "poses.json", "sightline-sift_demo-test.csv")
         console.print(f"{output}: {', '.join(names)}", highlight=False, soft_wrap=True)
         return
     with console.status("reading the cards"):

@@ -31,7 +31,7 @@ def evaluate(
         task: one of the exam's, or bop.
         matcher: what sits the exams of poses.
         detector: what sits the exam of detection.
-        weights: of a learned detector.
+        weights: of a learned detector; those of the package unless given.
         swapped: look for each object with the views of another, as a control of a learned detector.
         min_score: of refdet, the score from which a detection counts in the figures at a threshold; that of
             the weights unless given.
@@ -60,9 +60,11 @@ def evaluate(
         return
     if detector == "refdet":
         from sightline.pipeline.exam_refdet import run_refdet_exam
+        from sightline.refdet.shipped import shipped_weights
 
-        if task != "exam-detection" or weights is None:
-            raise ValueError("--detector refdet: expected the task exam-detection and --weights FILE")
+        if task != "exam-detection":
+            raise ValueError(f"--detector refdet: expected the task exam-detection, got {task}")
+        weights = weights or shipped_weights()
         run = run_refdet_exam(
             weights,
             split=split,

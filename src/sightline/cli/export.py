@@ -8,7 +8,7 @@ from typing import Literal
 
 def export(
     model: Literal["refdet"],
-    weights: Path,
+    weights: Path | None = None,
     output: Path = Path("sightline-export"),
     format: Literal["onnx", "torchscript", "torch-export"] = "onnx",
     nms: bool = False,
@@ -16,14 +16,15 @@ def export(
     template_size: tuple[int, int] | None = None,
     max_detections: int = 100,
 ) -> None:
-    """Write the reference detector as two graphs, and compare them with the network.
+    """Write the reference detector as three graphs, and compare them with the network.
 
-    One graph makes a bank of templates, the other takes pictures of any size with a bank and gives boxes.
-    Writes export.json beside them, which says names, sizes and normalisation. Takes a minute or more.
+    One graph makes a bank of templates, one takes pictures of any size with a bank and gives boxes, and one
+    looks at crops of these a second time. Writes export.json beside them, which says names, sizes and how
+    both looks make a score. Takes a minute or more.
 
     Args:
         model: refdet.
-        weights: a .safetensors file.
+        weights: a .safetensors file; those of the package unless given.
         output: folder for the files; created if need be.
         format: onnx, torchscript, or torch-export (.pt2).
         nms: whether overlapping boxes are suppressed within the graph; all of the best cells come otherwise.
@@ -35,11 +36,12 @@ def export(
     from sightline.refdet.export import MANIFEST, export_detector
     from sightline.refdet.export_check import CASES, check_export
     from sightline.refdet.reference_detector import ReferenceDetector
+    from sightline.refdet.shipped import shipped_weights
 
     if min_score is not None and not (nms and 0 <= min_score <= 1):
         raise ValueError(f"--min-score: expected a score in [0, 1] together with --nms, got {min_score}")
     console = make_console()
-    detector = ReferenceDetector.from_checkpoint(weights)
+    detector = ReferenceDetector.from_checkpoint(weights or shipped_weights())
     settings = detector.settings
     threshold = settings.score_threshold if min_score is None else min_score
     try:
@@ -56,12 +58,13 @@ def export(
         difference = check_export(detector.model, exported)
     except ModuleNotFoundError as error:
         raise ValueError(f"--format {format}: {error}") from error
-    for path in (exported.onboard, exported.detect, output / MANIFEST):
+    for path in (exported.onboard, exported.detect, exported.look, output / MANIFEST):
         console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{n} templates with {b} pictures of {w}x{h}" for n, b, (w, h) in CASES)
     console.print(
         f"largest differences from the network: bank {difference.bank:.1e} of its largest number, scores "
-        f"{difference.scores:.1e}, boxes {difference.boxes:.1e} px ({counts})",
+        f"{difference.scores:.1e}, boxes {difference.boxes:.1e} px, evidence {difference.evidence:.1e} "
+        f"({counts})",
         highlight=False,
         soft_wrap=True,
     )

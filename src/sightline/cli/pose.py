@@ -125,8 +125,10 @@ def detect(
         min_score: lowest score of a detection, 0 to 1; 0.4 of the verification unless given, or the
             detector's own.
         format: coco and bop add the files that these evaluations take to detections.json.
-        detector: sift finds printed objects by their key points; refdet is learned and needs --weights.
-        weights: of refdet, a .safetensors file; of several the opinions are fused.
+        detector: sift finds printed objects by their key points; refdet is learned and
+            needs no print.
+        weights: of refdet, a .safetensors file; of several the opinions are fused. Those of the package
+            unless given.
         device: of refdet, cpu or cuda.
         tiles: with refdet, search large pictures in parts too: how many along the limiting side, or auto for
             the picture's own resolution.
@@ -147,19 +149,18 @@ def detect(
     from sightline.cli.console import make_console
 
     if detector == "refdet":
-        if not weights:
-            raise ValueError("--detector refdet: expected --weights FILE")
         from sightline.pipeline.refdet_detection import run_refdet_detection
         from sightline.pipeline.refdet_video import run_refdet_video
         from sightline.pipeline.sources import open_source
         from sightline.refdet.ensemble import DetectorEnsemble
+        from sightline.refdet.shipped import shipped_weights
         from sightline.refdet.video import TrackSettings
 
         followed = sequence or open_source(source).is_video
         if followed and format != "json":
             raise ValueError(f"--format {format}: expected pictures, the detections of a video are json")
         found_by = DetectorEnsemble.from_checkpoints(
-            weights,
+            weights or [shipped_weights()],
             device=device,
             flip=flip,
             scales=scales or (1.0,),

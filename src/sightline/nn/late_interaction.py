@@ -25,12 +25,12 @@ class Parts(NamedTuple):
     """Descriptors of the cells of maps.
 
     Args:
-        descriptors: ``(n, cells, d)`` unit vectors.
-        shares: ``(n, cells)`` share of the object in each cell; 0 where there is too little of it.
+        descriptors: ``(*n, cells, d)`` unit vectors.
+        shares: ``(*n, cells)`` share of the object in each cell; 0 where there is too little of it.
     """
 
-    descriptors: Float[Tensor, "n cells d"]
-    shares: Float[Tensor, "n cells"]
+    descriptors: Float[Tensor, "*n cells d"]
+    shares: Float[Tensor, "*n cells"]
 
 
 def parts_of_map(
@@ -86,10 +86,14 @@ def late_interaction(
         >>> late_interaction(parts, torch.tensor([[1.0, 1.0, 0.0]]), torch.eye(3)[None, :1])
         tensor([[0.5000]])
     """
-    with torch.no_grad():  # which cell is best has no gradient: that of the whole product would be zeros
-        cosines = templates.flatten(0, 1) @ pictures.flatten(0, 1).T
-        best = cosines.unflatten(1, pictures.shape[:2]).argmax(-1).unflatten(0, templates.shape[:2])
     weights = shares / shares.sum(1, keepdim=True).clamp_min(1e-6)
+    with torch.no_grad():
+        cosines = templates.flatten(0, 1) @ pictures.flatten(0, 1).T
+        cosines = cosines.unflatten(1, pictures.shape[:2]).unflatten(0, templates.shape[:2])
+    if not torch.is_grad_enabled():
+        return (cosines.amax(-1) * weights[..., None]).sum(1)
+    # the gradient of the whole product would be zeros but for the best cell of each part
+    best = cosines.argmax(-1)
     weighted = templates * weights[..., None]
     chosen = [picture[best[:, :, b]] for b, picture in enumerate(pictures)]
     return torch.stack([(weighted * own).sum((1, 2)) for own in chosen], dim=1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +17,7 @@ from sightline.metrics import rotation_error_deg
 from sightline.objects.card import ObjectCard
 from sightline.objects.card_files import load_card, save_card
 from sightline.objects.onboard import onboard_mesh
+from sightline.pipeline.demo_detection import DemoDetection, detect_demo
 from sightline.pipeline.estimate import FoundObject
 from sightline.pipeline.explain import write_report
 from sightline.pipeline.focal import ChosenCamera
@@ -70,6 +72,13 @@ class ScoredPose:
         )
 
 
+class DemoResult(NamedTuple):
+    """What the demo found: the pose of each object, and the boxes of the reference detector."""
+
+    poses: list[ScoredPose]
+    boxes: DemoDetection
+
+
 def demo_cards(folder: Path, progress: Callable[[str], None] = lambda _: None) -> list[ObjectCard]:
     """The cards of the three embedded objects, made and saved where they are not there yet.
 
@@ -92,16 +101,17 @@ def demo_cards(folder: Path, progress: Callable[[str], None] = lambda _: None) -
     return cards
 
 
-def run_demo(output: Path, seed: int, progress: Callable[[str], None] = lambda _: None) -> list[ScoredPose]:
+def run_demo(output: Path, seed: int, progress: Callable[[str], None] = lambda _: None) -> DemoResult:
     """Onboard, make a scene, find, compare with the truth, and write everything a user would look at.
 
     Args:
-        output: folder for ``cards/``, scene.png, overlay.png, report.html, poses.json and the BOP CSV.
+        output: folder for ``cards/``, scene.png, overlay.png, detections.png, report.html, poses.json and the
+            BOP CSV.
         seed: of the scene.
         progress: is told what is being done.
 
     Returns:
-        One entry an object.
+        The poses, and the boxes of the reference detector.
     """
     output.mkdir(parents=True, exist_ok=True)
     cards = demo_cards(output / "cards", lambda name: progress(f"onboarding {name}"))
@@ -127,7 +137,8 @@ def run_demo(output: Path, seed: int, progress: Callable[[str], None] = lambda _
     obj_ids = {thing.name: number for number, thing in enumerate(demo_objects(), start=1)}
     rows = results_from_poses(1, seed, [one.pose for one in found], obj_ids, seconds)
     write_bop_results(output / results_name("sightline-sift", "demo"), rows)
-    return scored
+    progress("detecting with the learned detector")
+    return DemoResult(scored, detect_demo(cards, scene, output))
 
 
 def measure_demo(

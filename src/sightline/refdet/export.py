@@ -1,8 +1,9 @@
-"""The detector as two graphs in files: templates to a bank, and picture with bank to boxes.
+"""The detector as three graphs in files: templates to a bank, pictures to boxes, and crops to evidence.
 
-The first is of one template size and any number of templates; the second of any number of pictures, whose
-sides are multiples of 32, and of banks with any number of templates. The bank's tensors go from one to the
-other in order, in ONNX by their names. ``export.json`` beside them says all that a program has to know.
+``onboard`` is of one template size and any number of templates; ``detect`` of any number of pictures, whose
+sides are multiples of 32, and of banks with any number of templates; ``look`` of any number of crops of the
+templates' size, for the second look at the boxes of ``detect``. The bank's tensors go from one to the others
+in order, in ONNX by their names. ``export.json`` beside them says all that a program has to know.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from torch import Tensor, nn
 
 from sightline.formats.json_files import write_json
 from sightline.geometry.boxes import iou_matrix
-from sightline.refdet.bank import LevelBank, TemplateBank
+from sightline.nn.late_interaction import Parts
+from sightline.refdet.bank import PER_TEMPLATE, LevelBank, TemplateBank
 from sightline.refdet.detector import ConvNeXtRefDet
+from sightline.refdet.second_look import MARGIN, compare_crops
 
 ExportFormat = Literal["onnx", "torchscript", "torch-export"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
 MANIFEST = "export.json"
 
 _SUFFIX = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
-_PER_TEMPLATE = ("part_valid", "descriptors", "cells", "cell_shares")
+_PER_TEMPLATE = ("part_valid", *PER_TEMPLATE)
 _EXAMPLE_TEMPLATES = 3
 _EXAMPLE_PICTURES = 2
 _EXAMPLE_SIZE = (224, 160)
@@ -126,6 +129,37 @@ class DetectGraph(nn.Module):
         return boxes, torch.where(scores >= self.score_threshold, scores, 0.0)
 
 
+class LookGraph(nn.Module):
+    """Crops and the bank of one object to the evidence of the second look.
+
+    Args:
+        model: the detector.
+
+    Example:
+        >>> model = ConvNeXtRefDet(8, 4, 8, backbone="nano", detection_stride=8).eval()
+        >>> onboard, look = OnboardGraph(model), LookGraph(model)
+        >>> bank = dict(zip(onboard.names, onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))))
+        >>> look(torch.rand(5, 3, 64, 64), tuple(bank[name] for name in look.names)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, model: ConvNeXtRefDet) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the bank's tensors that it needs, in order."""
+        pairs = [(f"level{s}.cells", f"level{s}.cell_shares") for s in self.model.late_strides]
+        return ["part_valid", *(name for pair in pairs for name in pair)]
+
+    def forward(self, crops: Float[Tensor, "m 3 h w"], bank: tuple[Tensor, ...]) -> Tensor:
+        """``(m,)`` evidence."""
+        valid, rest = bank[0][..., 0], bank[1:]
+        stored = {s: Parts(rest[2 * i], rest[2 * i + 1]) for i, s in enumerate(self.model.late_strides)}
+        return compare_crops(self.model, crops, stored, valid)[0]
+
+
 def _clip(boxes: Tensor, search: Tensor) -> Tensor:
     """``geometry.boxes.clip`` with a size that is known only at run time."""
     high, wide = search.shape[-2] - 0.5, search.shape[-1] - 0.5
@@ -152,11 +186,13 @@ class ExportedDetector:
     Args:
         onboard: the graph from templates to a bank.
         detect: the graph from pictures with a bank to boxes.
+        look: the graph from crops with a bank to evidence.
         manifest: what ``export.json`` says.
     """
 
     onboard: Path
     detect: Path
+    look: Path
     manifest: dict[str, Any]
 
 
@@ -171,7 +207,7 @@ def export_detector(
     suppress: bool = False,
     score_threshold: float = 0.0,
 ) -> ExportedDetector:
-    """Write the two graphs and ``export.json``.
+    """Write the three graphs and ``export.json``.
 
     Args:
         model: the detector, on the CPU; it is set to evaluation.
@@ -209,28 +245,39 @@ def export_detector(
         suppress=suppress,
         score_threshold=score_threshold,
     )
-    paths = [folder / f"{name}{_SUFFIX[file_format]}" for name in ("onboard", "detect")]
+    paths = [folder / f"{name}{_SUFFIX[file_format]}" for name in ("onboard", "detect", "look")]
     templates = torch.rand(_EXAMPLE_TEMPLATES, 3, template_size[1], template_size[0])
     inputs = (templates, torch.ones_like(templates[:, 0]))
     with torch.no_grad():
         bank = onboard(*inputs)
         searched = (torch.rand(_EXAMPLE_PICTURES, 3, _EXAMPLE_SIZE[1], _EXAMPLE_SIZE[0]), bank)
+        look = LookGraph(model)
+        by_name = dict(zip(onboard.names, bank, strict=True))
+        looked = (torch.rand(_EXAMPLE_PICTURES, *templates.shape[1:]), tuple(by_name[n] for n in look.names))
         if file_format == "torchscript":
             _trace(onboard, inputs, paths[0])
             _trace(detect, searched, paths[1])
+            _trace(look, looked, paths[2])
         else:
             write = _write_onnx if file_format == "onnx" else _write_program
             write(onboard, inputs, paths[0], _onboard_shapes(), (["templates", "masks"], onboard.names))
             names = (["search", *onboard.names], ["boxes", "scores"])
             write(detect, searched, paths[1], _detect_shapes(onboard.names), names)
+            names = (["crops", *look.names], ["evidence"])
+            write(look, looked, paths[2], _look_shapes(look.names), names)
     manifest = _manifest(model, detect, file_format, paths, template_size, search_size, bank)
     write_json(folder / MANIFEST, manifest)
-    return ExportedDetector(paths[0], paths[1], manifest)
+    return ExportedDetector(*paths, manifest)
 
 
 def _onboard_shapes() -> tuple:
     number = torch.export.Dim("templates", min=1, max=64)
     return ({0: number}, {0: number})
+
+
+def _look_shapes(names: Sequence[str]) -> tuple:
+    crops, count = torch.export.Dim("crops", min=1, max=256), torch.export.Dim("count", min=1, max=64)
+    return ({0: crops}, tuple({1: count} if _is_per_template(name) else None for name in names))
 
 
 def _detect_shapes(names: Sequence[str]) -> tuple:
@@ -299,7 +346,7 @@ def _manifest(
     boxes = ["pictures", detect.max_detections]
     return {
         "format": file_format,
-        "files": {"onboard": paths[0].name, "detect": paths[1].name},
+        "files": {path.stem: path.name for path in paths},
         "model": {"kind": type(model).__name__, "config": model.config},
         "template_size": list(template_size),
         "search_size": list(search_size),
@@ -309,9 +356,16 @@ def _manifest(
         "inputs": {
             "onboard": {"templates": ["templates", 3, height, width], "masks": ["templates", height, width]},
             "detect": {"search": ["pictures", 3, "height", "width"], "bank": list(tensors)},
+            "look": {"crops": ["crops", 3, height, width], "bank": LookGraph(model).names},
         },
         "bank": tensors,
-        "outputs": {"boxes": [*boxes, 4], "scores": boxes},
+        "outputs": {"boxes": [*boxes, 4], "scores": boxes, "evidence": ["crops"]},
+        "second_look": {
+            "crop": "the box with the margin on each side, grown to the form of a template, in its size",
+            "margin": MARGIN,
+            "log_odds": "constant + first * log(score / (1 - score)) + second * evidence",
+            **dict(zip(("constant", "first", "second"), model.rescoring.tolist(), strict=True)),
+        },
         "boxes": "x1 y1 x2 y2 pixels of the search picture; the centre of its first pixel is (0, 0)",
         "suppression": "matrix" if detect.suppress else "none",
         "score_threshold": detect.score_threshold,

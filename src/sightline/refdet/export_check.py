@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sightline.refdet.detector import ConvNeXtRefDet
-from sightline.refdet.export import DetectGraph, ExportedDetector, OnboardGraph
+from sightline.refdet.export import DetectGraph, ExportedDetector, LookGraph, OnboardGraph
 
 CASES = ((1, 1, (224, 160)), (3, 2, (160, 224)), (7, 5, (128, 128)))
 """Templates, pictures and ``(width, height)`` of them."""
@@ -29,16 +29,18 @@ class ExportDifference:
         bank: of any number in a bank, as a share of the largest one of its tensor.
         scores: of the scores, by rank.
         boxes: of any corner, pixels, between boxes of the same score.
+        evidence: of the second look.
     """
 
     bank: float
     scores: float
     boxes: float
+    evidence: float
 
     @property
     def agrees(self) -> bool:
         """Whether the differences are those of rounding."""
-        return self.bank < 1e-3 and self.scores < 1e-3 and self.boxes < 0.1
+        return max(self.bank, self.scores, self.evidence) < 1e-3 and self.boxes < 0.1
 
 
 def check_export(
@@ -71,9 +73,11 @@ def check_export(
         suppress=manifest["suppression"] == "matrix",
         score_threshold=manifest["score_threshold"],
     )
-    names = ["templates", "masks"], ["search", *onboard.names]
+    look = LookGraph(model)
+    names = ["templates", "masks"], ["search", *onboard.names], ["crops", *look.names]
     run_onboard = _load(exported.onboard, manifest["format"], names[0])
     run_detect = _load(exported.detect, manifest["format"], names[1])
+    run_look = _load(exported.look, manifest["format"], names[2])
     generator = torch.Generator().manual_seed(seed)
     width, height = manifest["template_size"]
     differences = []
@@ -86,8 +90,11 @@ def check_export(
             expected = detect(search, bank)
             found_bank = run_onboard(templates, masks)
             found = run_detect(search, tuple(found_bank))
+            parts = tuple(each for name, each in zip(onboard.names, bank, strict=True) if name in look.names)
+            seen, run = look(templates, parts), run_look(templates, parts)
+            evidence_error = float((seen - (run if isinstance(run, Tensor) else run[0])).abs().max())
         bank_error = max(_relative(a, b) for a, b in zip(found_bank, bank, strict=True))
-        differences.append((bank_error, *_box_difference(found, expected)))
+        differences.append((bank_error, *_box_difference(found, expected), evidence_error))
     return ExportDifference(*(max(column) for column in zip(*differences, strict=True)))
 
 

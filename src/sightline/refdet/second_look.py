@@ -8,6 +8,7 @@ both to one probability (:func:`fit_rescoring`); until then the first look count
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from sightline.geometry.nms import matrix_nms, nms_mask
-from sightline.nn.late_interaction import any_template, late_interaction
+from sightline.nn.late_interaction import Parts, any_template, late_interaction
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search
@@ -28,7 +29,7 @@ _SAME_PLACE_IOU = 0.55
 _LEAST_SIDE_PX = 2.0
 _EDGE = 1e-6
 _LARGEST_SHARPNESS = 60.0
-_NEWTON_STEPS, _RIDGE = 50, 1e-3
+_NEWTON_STEPS, _RIDGE = 50, 1.0
 
 
 class Looked(NamedTuple):
@@ -86,18 +87,31 @@ def look_again(
         ``(k, m)`` evidence of each object in each crop: cosines of the best template times a learned factor,
         summed over the levels.
     """
-    valid = bank.part_valid[..., 0]
+    stored = {s: Parts(bank.levels[s].cells, bank.levels[s].cell_shares) for s in model.late_strides}
+    return compare_crops(model, crops, stored, bank.part_valid[..., 0])
+
+
+def compare_crops(
+    model: ConvNeXtRefDet,
+    crops: Float[Tensor, "m 3 h w"],
+    stored: Mapping[int, Parts],
+    valid: Bool[Tensor, "k n"],
+) -> Float[Tensor, "k m"]:
+    """:func:`look_again` with that part of a bank alone that it needs.
+
+    Args:
+        model: the detector.
+        crops: ``(m, 3, h, w)`` RGB in [0, 1].
+        stored: for each stride of the second look the templates' descriptors ``(k, n, cells, d)`` and shares.
+        valid: ``(k, n)`` which templates are real.
+    """
     sharpness = model.log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
-    evidence = torch.zeros(bank.num_objects, len(crops), device=crops.device)
-    for stride, level in zip(model.fpn.strides, model.extract_features(crops), strict=True):
-        if stride in model.late_strides:
-            own, stored = model.matcher(stride).describe_parts(level), bank.levels[stride]
-            cosines = late_interaction(
-                stored.cells.flatten(0, 1).float(),
-                stored.cell_shares.flatten(0, 1),
-                own.descriptors.float(),
-            )
-            evidence = evidence + any_template(cosines.unflatten(0, tuple(valid.shape)), sharpness, valid)
+    levels = dict(zip(model.fpn.strides, model.extract_features(crops), strict=True))
+    evidence = torch.zeros(1, device=crops.device)
+    for stride, (cells, shares) in stored.items():
+        own = model.matcher(stride).describe_parts(levels[stride])
+        cosines = late_interaction(cells.flatten(0, 1).float(), shares.flatten(0, 1), own.descriptors.float())
+        evidence = evidence + any_template(cosines.unflatten(0, valid.shape), sharpness, valid)
     return evidence
 
 
@@ -176,7 +190,7 @@ def fit_rescoring(
     design = torch.cat([torch.ones(len(columns), 1).double(), (columns - mean) / std], 1)
     wanted = right.double()
     # a slight pull to zero, so that places that a line divides do not drive the factors to infinity
-    ridge = _RIDGE * len(wanted) * torch.diag(torch.tensor([0.0, 1.0, 1.0]).double())
+    ridge = _RIDGE * torch.diag(torch.tensor([0.0, 1.0, 1.0]).double())
     weights = torch.zeros(3).double()
     for _ in range(_NEWTON_STEPS):
         odds = (design @ weights).sigmoid()

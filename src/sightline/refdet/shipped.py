@@ -1,0 +1,30 @@
+"""The weights that come with the package; beside them lies a card that says how they were made."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+
+def shipped_weights(name: str = "refdet-tiny") -> Path:
+    """The file of weights of a name.
+
+    Args:
+        name: without suffix.
+
+    Returns:
+        A ``.safetensors`` file; its card is the ``.md`` beside it.
+
+    Raises:
+        FileNotFoundError: no such weights come with this package.
+
+    Example:
+        >>> shipped_weights().name
+        'refdet-tiny.safetensors'
+    """
+    folder = Path(str(resources.files("sightline"))) / "weights"
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"{path}: no such weights come with the package; there are: {known}")
+    return path

@@ -1,0 +1,127 @@
+"""The second look: where crops are cut, how both looks become one score, and what it changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sightline.formats.refdet_templates import TemplatePicture
+from sightline.refdet.bank_detector import DetectorSettings
+from sightline.refdet.detector import ConvNeXtRefDet
+from sightline.refdet.reference_detector import ReferenceDetector
+from sightline.refdet.second_look import (
+    MARGIN,
+    Looked,
+    cut_crops,
+    fit_rescoring,
+    look_again,
+    look_twice,
+    rescored,
+)
+from sightline.refdet.selection import Proposals
+
+
+@pytest.fixture(scope="module")
+def detector() -> ReferenceDetector:
+    torch.manual_seed(0)
+    model = ConvNeXtRefDet(16, 8, 16, backbone="nano", detection_stride=8, template_scales=(1.0,))
+    return ReferenceDetector(model, DetectorSettings((128, 96), (64, 64), score_threshold=0.0))
+
+
+def checks(width: int, height: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([(rows * 3) % 256, (columns * 5) % 256, (rows // 8 + columns // 8) % 2 * 255], -1).astype(
+        np.uint8
+    )
+
+
+def test_a_crop_shows_its_box_with_a_margin_in_the_middle():
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[20:60, 30:50] = 255
+    box = torch.tensor([[29.5, 19.5, 49.5, 59.5]])
+    crop = cut_crops(image, box, (48, 96))[0]
+    assert crop.shape == (3, 96, 48)
+    bright = (crop[0] > 0.5).nonzero()
+    size = bright.amax(0) - bright.amin(0) + 1
+    # 20 x 40 with a margin of 4 is 28 x 48: its width limits it in a frame of 48 x 96
+    assert size.tolist() == pytest.approx([40 * 48 / 28, 20 * 48 / 28], abs=1.5)
+    middle = (bright.amax(0) + bright.amin(0)) / 2
+    assert middle.tolist() == pytest.approx([47.5, 23.5], abs=1.0)
+    assert MARGIN == 0.1
+    outside = cut_crops(image, torch.tensor([[-20.5, -20.5, 9.5, 9.5]]), (32, 32))
+    assert outside[0, 0, 0, 0] > 0.3  # filled, not black
+
+
+def test_the_evidence_of_a_template_for_itself_is_the_highest(detector):
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.rand(3, 3, 64, 64, generator=generator)
+    bank = detector.model.encode_templates(pictures[:, None])
+    evidence = look_again(detector.model, pictures, bank)
+    assert evidence.shape == (3, 3)
+    assert (evidence.argmax(1) == torch.arange(3)).all()
+    single = look_again(detector.model, pictures, bank.select([1]))
+    assert torch.allclose(single[0], evidence[1], atol=1e-4)
+
+
+def test_the_best_places_are_looked_at_once_each(detector):
+    image, bank = checks(120, 90), detector.onboard([TemplatePicture(checks(40, 30))])
+    boxes = torch.tensor(
+        [[0, 0, 30, 30], [1, 0, 31, 30], [60, 10, 90, 40], [5, 5, 5.5, 40], [80, 50, 110, 80]]
+    ).double()
+    found = Proposals(boxes, torch.tensor([0.3, 0.4, 0.2, 0.9, 0.1]).double())
+    looked = look_twice(detector.model, image, found, bank, (64, 64), most=2)
+    assert looked.boxes.tolist() == boxes[[1, 2]].tolist()  # not the thin one, not the same place twice
+    assert torch.allclose(looked.logits.sigmoid(), torch.tensor([0.4, 0.2]).double())
+    nothing = look_twice(detector.model, image, Proposals.none(), bank, (64, 64))
+    assert len(nothing.evidence) == len(rescored(detector.model, nothing).scores) == 0
+
+
+def test_both_looks_make_one_probability(detector):
+    model = ConvNeXtRefDet(**detector.model.config)
+    boxes = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9]]).double()
+    looked = Looked(boxes, torch.tensor([1.0, -1.0]).double(), torch.tensor([2.0, 4.0]).double())
+    assert torch.allclose(rescored(model, looked).scores, looked.logits.sigmoid())  # until it is fitted
+    model.rescoring.copy_(torch.tensor([-3.0, 0.5, 1.0]))
+    assert torch.allclose(rescored(model, looked).scores, torch.tensor([-0.5, 0.5]).double().sigmoid())
+
+
+def test_the_fit_finds_the_weights_that_made_the_labels():
+    generator = torch.Generator().manual_seed(2)
+    logits, evidence = (3 * torch.randn(20_000, generator=generator).double() for _ in range(2))
+    true = torch.tensor([-1.0, 0.5, 1.5]).double()
+    odds = true[0] + true[1] * logits + true[2] * (evidence + 10)
+    right = torch.rand(len(odds), generator=generator) < (odds - 15).sigmoid()
+    weights = fit_rescoring(logits, evidence + 10, right)
+    assert torch.allclose(weights, torch.tensor([-16.0, 0.5, 1.5]).double(), atol=0.15, rtol=0.05)
+    divided = fit_rescoring(torch.zeros(40).double(), torch.arange(40).double(), torch.arange(40) > 20)
+    assert divided.isfinite().all()
+    with pytest.raises(ValueError, match="both kinds"):
+        fit_rescoring(logits, evidence, torch.ones(len(logits), dtype=torch.bool))
+
+
+def test_a_detector_looks_twice_once_it_has_learned_to(detector):
+    model = ConvNeXtRefDet(**detector.model.config)
+    model.load_state_dict(detector.model.state_dict())
+    own = ReferenceDetector(model, detector.settings)
+    image = checks(120, 90)
+    banks = {"thing": own.onboard([TemplatePicture(image[10:50, 20:70])])}
+    once = own.detect(image, banks)
+    model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    twice = own.detect(image, banks)
+    assert 0 < len(twice) <= own.settings.second_looks < len(once)
+    crops = cut_crops(image, twice.boxes[:1], own.settings.template_size)
+    with torch.no_grad():
+        evidence = look_again(model, crops, banks["thing"])[0, 0]
+    assert float(evidence.sigmoid()) == pytest.approx(float(twice.scores[0]), abs=1e-4)
+    own.settings = replace(own.settings, second_looks=0)
+    assert len(own.detect(image, banks)) == len(once)
+
+
+def test_fingerprints_tell_what_was_fitted(detector):
+    model = ConvNeXtRefDet(**detector.model.config)
+    model.load_state_dict(detector.model.state_dict())
+    model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    assert ReferenceDetector(model).fingerprint != detector.fingerprint
