@@ -251,3 +251,21 @@ def test_wrong_settings_are_refused():
         TemplateSettings(number=(0, 3))
     with pytest.raises(ValueError, match="num_objects"):
         SpriteBank(1)
+
+
+def test_samples_without_colours_are_so_in_picture_and_templates(parts):
+    gray = CompositeDataset(parts[0], parts[1], replace(SMALL, gray_share=1.0), length=4)
+    item = gray[1]
+    for images in (item.search, item.templates, item.looks):
+        assert torch.equal(images[..., 0, :, :], images[..., 2, :, :])
+    colored = CompositeDataset(parts[0], parts[1], replace(SMALL, gray_share=0.0), length=4)[1]
+    assert not torch.equal(colored.search[0], colored.search[2])
+    luma = (colored.search * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)
+    assert torch.allclose(item.search[0], luma, atol=1e-6)
+
+
+def test_looks_are_the_target_and_its_look_alike(data):
+    item = data[2]
+    size = data.settings.templates.size[0]
+    assert item.looks.shape == (2, 3, size, size)
+    assert not torch.equal(item.looks[0], item.looks[1])

@@ -125,3 +125,24 @@ def test_fingerprints_tell_what_was_fitted(detector):
     model.load_state_dict(detector.model.state_dict())
     model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
     assert ReferenceDetector(model).fingerprint != detector.fingerprint
+
+
+def test_a_smaller_picture_is_searched_too(detector, monkeypatch):
+    model = ConvNeXtRefDet(**detector.model.config)
+    model.load_state_dict(detector.model.state_dict())
+    own = ReferenceDetector(model, replace(detector.settings, search_scales=(1.0, 0.5)))
+    sizes = []
+    features = model.search_features
+    monkeypatch.setattr(model, "search_features", lambda x: sizes.append(tuple(x.shape[-2:])) or features(x))
+    image = checks(120, 90)
+    bank = own.onboard([TemplatePicture(image[10:50, 20:70])])
+    (both,) = own.look_once(image, [bank], score_threshold=0.0)
+    assert sizes == [(96, 128), (48, 64)]
+    own.settings = replace(own.settings, search_scales=(1.0,))
+    (once,) = own.look_once(image, [bank], score_threshold=0.0)
+    places = {tuple(box) for box in once.boxes.tolist()}
+    fresh = [box for box in both.boxes.tolist() if tuple(box) not in places]
+    assert fresh  # boxes that only the smaller picture gave
+    assert len(fresh) < len(both.scores)
+    with pytest.raises(ValueError, match="search_scales"):
+        replace(own.settings, search_scales=(0.5,))

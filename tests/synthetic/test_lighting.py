@@ -45,6 +45,21 @@ def test_a_post_throws_its_shadow_away_from_the_lamp():
     assert shade[:, : shade.shape[1] // 4].max() == 0
 
 
+def test_the_lamp_is_never_among_the_objects():
+    camera = Camera.from_focal(300.0, 96, 96)
+    poses = torch.eye(4).double().repeat(2, 1, 1)
+    poses[:, :3, 3] = torch.tensor(
+        [[-6.0, 0.0, 20.0], [6.0, 0.0, 20.0]]
+    )  # farther apart than the lamp is away
+    posts = [PreparedMesh(block((0.5, 0.5, 0.5))) for _ in range(2)]
+    drawn = render_scene(posts, poses, camera.K, camera.image_size, outputs=("depth", "normals"))
+    shade = cast_shadows(
+        posts, poses, drawn.depth[0], drawn.normals[0], camera, torch.tensor([0.0, -1.0, 0.0]).double()
+    )
+    assert np.isfinite(shade).all()
+    assert 0 <= shade.min() <= shade.max() <= 1
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_lamps_shine_from_above_and_never_burn_out(seed: int):
     settings = LightSettings()

@@ -31,6 +31,8 @@ class DetectorSettings:
     Args:
         search_size: ``(width, height)`` pixels into which a picture is fitted, its aspect ratio kept.
         template_size: ``(width, height)`` pixels of a template.
+        search_scales: sizes of the network's picture, 1 the given one first, that the first look searches: in
+            a smaller one objects that fill the picture are as large as others are.
         score_threshold: detections below it are not reported.
         max_detections: of one object in one picture.
         second_looks: places of one object that are looked at twice (:mod:`sightline.refdet.second_look`), by
@@ -52,6 +54,7 @@ class DetectorSettings:
 
     search_size: tuple[int, int] = SEARCH_SIZE
     template_size: tuple[int, int] = TEMPLATE_SIZE
+    search_scales: tuple[float, ...] = (1.0,)
     score_threshold: float = 0.3
     max_detections: int = 100
     second_looks: int = 16
@@ -66,6 +69,10 @@ class DetectorSettings:
             size = getattr(self, name)
             if len(size) != 2 or min(size) < 32:
                 raise ValueError(f"{name}: expected (width, height) of at least 32 px, got {size}")
+        if not self.search_scales or self.search_scales[0] != 1 or min(self.search_scales) <= 0:
+            raise ValueError(
+                f"search_scales: expected positive numbers, 1 the first, got {self.search_scales}"
+            )
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold: expected a number in [0, 1], got {self.score_threshold}")
         for name, least in (("batch_size", 1), ("second_looks", 0)):

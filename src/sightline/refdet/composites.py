@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from sightline.geometry.boxes import clip
@@ -61,6 +63,7 @@ class CompositeSettings:
         shadow_share: share of pictures with shadows.
         recolor_share: chance that an object's colour channels are swapped, in templates and picture alike.
         mirror_share: chance that an object is mirrored, in templates and picture alike.
+        gray_share: share of samples without colours, templates and picture alike.
         scene_share: share of pictures that are rendered scenes as in the exam (10 a second at most).
         sensor: the camera's faults at 640 pixels; smaller pictures have less blur and noise.
         templates: what templates are like.
@@ -83,6 +86,7 @@ class CompositeSettings:
     shadow_share: float = 0.5
     recolor_share: float = 0.3
     mirror_share: float = 0.5
+    gray_share: float = 0.1
     scene_share: float = 0.0
     sensor: SensorSettings = field(
         default_factory=lambda: SensorSettings(exposure=(0.65, 1.3), cast=0.15, jpeg_quality=(60, 95))
@@ -98,6 +102,7 @@ class CompositeSettings:
             "lookalike_share",
             "min_visible",
             "cover",
+            "gray_share",
             "scene_share",
         ):
             if not 0 <= getattr(self, name) <= 1:
@@ -212,9 +217,11 @@ class CompositeDataset(Dataset):
         )
         identity = torch.eye(3, dtype=torch.float64)[:2]
         looks, _ = self._crops.draw_pictures(target, rng, look, seen)
-        return RefDetItem(
-            name, sprites.name, float_picture(search), pictures, masks, boxes.float(), identity, looks
-        )
+        shown_in = float_picture(search), pictures, looks
+        if rng.uniform() < self.settings.gray_share:
+            shown_in = tuple(_without_colors(each) for each in shown_in)
+        picture, templates, looks = shown_in
+        return RefDetItem(name, sprites.name, picture, templates, masks, boxes.float(), identity, looks)
 
     def _draw_search(
         self, rng: np.random.Generator, target: int, look: Look, seen: np.ndarray
@@ -308,6 +315,12 @@ class CompositeDataset(Dataset):
             settings = replace(EXAM.tasks["detection"], seed_offset=(stop - first) // 2)
             self._scenes = ExamPictures(settings, self.bank.split, objects, (stop - first) // 4)
         return self._scenes
+
+
+def _without_colors(images: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+    """Pictures as a camera without colours takes them (luma of ITU-R BT.601), still in three channels."""
+    shares = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (images * shares).sum(-3, keepdim=True).expand_as(images).contiguous()
 
 
 def _any_view(views: np.ndarray, look: Look) -> _Thing:

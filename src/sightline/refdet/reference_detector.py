@@ -16,20 +16,23 @@ from torch import Tensor
 
 from sightline.formats.refdet_templates import TemplatePicture
 from sightline.geometry import pixel_affine
+from sightline.geometry.nms import nms_mask
 from sightline.nn.checkpoint import load_weights, read_config
 from sightline.objects.card import ObjectCard
 from sightline.objects.feature_cache import cached_features
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.bank_detector import BankDetector, DetectorSettings, Templates
+from sightline.refdet.card_views import choose_views
 from sightline.refdet.data import load_templates
 from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search, transform_boxes
 from sightline.refdet.second_look import Looked, look_twice, rescored
 from sightline.refdet.selection import Proposals
-from sightline.refdet.thumbnails import spread
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
 from sightline.training.processes import require_device
+
+_SAME_PLACE_IOU = 0.6
 
 
 class ReferenceDetector(BankDetector[TemplateBank]):
@@ -128,10 +131,10 @@ class ReferenceDetector(BankDetector[TemplateBank]):
 
         Args:
             card: the object.
-            max_templates: so many views, spread evenly over the card's.
+            max_templates: so many views, as :func:`~sightline.refdet.card_views.choose_views` chooses them.
             mirrored: whether the object is encoded as in a mirror.
         """
-        chosen = spread(len(card.templates), max_templates)
+        chosen = choose_views(card, max_templates)
         width, height = self.settings.template_size
         key = f"refdet-{self.fingerprint}-{width}x{height}-{len(chosen)}{'-mirrored' * mirrored}"
 
@@ -192,6 +195,12 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         if region is not None:
             regions = grown_to_frame(region, settings.search_size)[None]
         by_bank = self._search(image, regions, banks, score_threshold, scale)
+        for other in settings.search_scales[1:]:
+            again = self._search(image, regions[:1], banks, score_threshold, scale * other)
+            by_bank = [
+                (Proposals.concatenate([a, b]), torch.cat([where, in_first]))
+                for (a, where), (b, in_first) in zip(by_bank, again, strict=True)
+            ]
         if region is not None:
             own = [regions.expand(len(found.scores), 4) for found, _ in by_bank]
             return [
@@ -199,7 +208,8 @@ class ReferenceDetector(BankDetector[TemplateBank]):
                 for (found, _), where in zip(by_bank, own, strict=True)
             ]
         if len(regions) == 1:
-            return [found for found, _ in by_bank]
+            several = len(settings.search_scales) > 1
+            return [_without_repeats(found) if several else found for found, _ in by_bank]
         return [merge_regions(found, where, regions, size, settings.search_size) for found, where in by_bank]
 
     @torch.inference_mode()
@@ -251,6 +261,11 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         ]
 
 
+def _without_repeats(found: Proposals) -> Proposals:
+    """What two sizes of a picture show at one place counts once."""
+    return found.select(nms_mask(found.boxes, found.scores, _SAME_PLACE_IOU))
+
+
 def _settings_of(extra: Mapping[str, Any]) -> DetectorSettings:
     """The settings that a file of weights was trained for, as far as it says."""
     default = DetectorSettings()
@@ -258,4 +273,5 @@ def _settings_of(extra: Mapping[str, Any]) -> DetectorSettings:
         search_size=tuple(extra.get("search_size", default.search_size)),
         template_size=tuple(extra.get("template_size", default.template_size)),
         score_threshold=float(extra.get("score_threshold", default.score_threshold)),
+        search_scales=tuple(extra.get("search_scales", default.search_scales)),
     )

@@ -46,6 +46,7 @@ class CompositeData:
         validation_templates: how many templates in validation.
         sprites: how each object is drawn.
         composites: what the pictures are like; its sizes give way to the ones above.
+        search_scales: sizes of the picture that the trained detector will search, 1 the first.
     """
 
     folder: str | Path | None = None
@@ -60,6 +61,7 @@ class CompositeData:
     validation_templates: int = 6
     sprites: SpriteSettings = field(default_factory=SpriteSettings)
     composites: CompositeSettings = field(default_factory=CompositeSettings)
+    search_scales: tuple[float, ...] = (1.0, 0.5)
 
     def training(self) -> CompositeDataset:
         """Pictures of training objects."""
@@ -119,6 +121,7 @@ class RefDetTask(TrainingTask):
 
     best_figure: ClassVar[str] = "val_ap50"
     best_is_high: ClassVar[bool] = True
+    exports_best: ClassVar[bool] = False  # the figure is the first look's; the second learns to the end
 
     def __init__(
         self,
@@ -136,8 +139,12 @@ class RefDetTask(TrainingTask):
 
     def notes(self) -> dict[str, Any]:
         """The sizes that the weights know."""
-        sizes = {"search_size": self.data.image_size, "template_size": self.data.template_size}
-        return {name: list(size) for name, size in sizes.items()}
+        names = {
+            "search_size": "image_size",
+            "template_size": "template_size",
+            "search_scales": "search_scales",
+        }
+        return {name: list(getattr(self.data, source)) for name, source in names.items()}
 
     def training_samples(self) -> CompositeSamples:
         """New composites in every epoch."""

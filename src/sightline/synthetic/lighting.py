@@ -102,8 +102,9 @@ def cast_shadows(
     radius = float((spread + balls).max())
     unit = torch.nn.functional.normalize(direction.double(), dim=0)
     up = torch.eye(3, dtype=torch.float64)[int(unit.abs().argmin())]
-    lamp_from_cam = look_at(middle + _LAMP_DISTANCE * unit, middle, up)
-    lamp = Camera.from_focal(0.5 * _MAP_SIZE * (_LAMP_DISTANCE - radius) / radius, _MAP_SIZE, _MAP_SIZE)
+    away = _LAMP_DISTANCE if radius < _LAMP_DISTANCE else 2 * radius  # never among the objects
+    lamp_from_cam = look_at(middle + away * unit, middle, up)
+    lamp = Camera.from_focal(0.5 * _MAP_SIZE * (away - radius) / radius, _MAP_SIZE, _MAP_SIZE)
     poses = lamp_from_cam @ cam_from_obj
     lit = render_scene(meshes, poses, lamp.K, lamp.image_size, outputs=("depth",)).depth[0].numpy()
     column, row, distance = _seen_from_lamp(depth.numpy(), camera, lamp, lamp_from_cam)

@@ -210,10 +210,10 @@ class RunKeeper:
         self._state_position = self.progress.position
 
     def export(self) -> None:
-        """Write the weights that the run is for: the best, or the last where nothing was validated."""
+        """Write the weights that the run is for: the best, or the last if the task wants these."""
         if not self.processes.is_first:
             return
-        if self.folder.best.exists():
+        if self.task.exports_best and self.folder.best.exists():
             with atomic_write(self.folder.weights) as temporary:
                 shutil.copyfile(self.folder.best, temporary)
         else:

@@ -131,7 +131,7 @@ def fit(
     return RunResult(
         folder=run_folder.path,
         weights=run_folder.weights,
-        figures=progress.best or progress.figures,
+        figures=(progress.best if task.exports_best else {}) or progress.figures,
         steps=keeper.steps,
         skipped=progress.skipped,
         minutes=progress.seconds / 60,

@@ -65,6 +65,8 @@ class TrainingTask(ABC):
     """The figure of ``validate`` by which the best weights are kept."""
     best_is_high: ClassVar[bool] = False
     """Whether a high value of it is good."""
+    exports_best: ClassVar[bool] = True
+    """Whether the run is for its best weights; False where ``validate`` sees but a part of the job."""
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
         self.model = model
