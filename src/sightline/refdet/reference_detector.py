@@ -171,7 +171,9 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         """
         threshold = self.settings.score_threshold if score_threshold is None else score_threshold
         if self.settings.second_looks == 0 or bool(self.model.rescoring[2] == 0):
-            return self.look_once(image, banks, score_threshold=threshold, scale=scale, region=region)
+            once = self.look_once(image, banks, score_threshold=threshold, scale=scale, region=region)
+            several = len(self.settings.search_scales) > 1
+            return [_without_repeats(found) for found in once] if several else once
         once = self.look_once(image, banks, score_threshold=0.0, scale=scale, region=region)
         twice = [
             rescored(self.model, self.look_twice(image, found, bank))
@@ -189,7 +191,7 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         scale: float = 1.0,
         region: Float[Tensor, "4"] | None = None,
     ) -> list[Proposals]:
-        """What the first look alone proposes for each object; see :meth:`propose`."""
+        """What the first look alone proposes for each object, once for each size of the picture."""
         settings, size = self.settings, (image.shape[1], image.shape[0])
         regions = plan_regions(size, settings.search_size, settings.tiles, overlap=settings.tile_overlap)
         if region is not None:
@@ -208,8 +210,7 @@ class ReferenceDetector(BankDetector[TemplateBank]):
                 for (found, _), where in zip(by_bank, own, strict=True)
             ]
         if len(regions) == 1:
-            several = len(settings.search_scales) > 1
-            return [_without_repeats(found) if several else found for found, _ in by_bank]
+            return [found for found, _ in by_bank]
         return [merge_regions(found, where, regions, size, settings.search_size) for found, where in by_bank]
 
     @torch.inference_mode()

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from sightline.geometry.boxes import iou_matrix
 from sightline.geometry.nms import matrix_nms, nms_mask
 from sightline.nn.late_interaction import Parts, any_template, late_interaction
 from sightline.refdet.bank import TemplateBank
@@ -26,6 +27,7 @@ from sightline.refdet.selection import Proposals
 MARGIN = 0.1
 """Around a proposal in its crop, in shares of its longer side; as around the object in a template."""
 _SAME_PLACE_IOU = 0.55
+_AGREEING_IOU = 0.6
 _LEAST_SIDE_PX = 2.0
 _EDGE = 1e-6
 _LARGEST_SHARPNESS = 60.0
@@ -132,19 +134,30 @@ def look_twice(
         proposals: of the first look.
         bank: of the object.
         template_size: ``(width, height)`` pixels.
-        most: how many places; of proposals at one place the best counts.
+        most: how many places; of proposals at one place the best counts, its box averaged with those that
+            nearly agree.
 
     Returns:
         The places, at most so many.
     """
     sides = (proposals.boxes[:, 2:] - proposals.boxes[:, :2]).amin(1)
-    found = proposals.select(sides >= _LEAST_SIDE_PX)
-    found = found.select(nms_mask(found.boxes, found.scores, _SAME_PLACE_IOU))
+    wide = proposals.select(sides >= _LEAST_SIDE_PX)
+    found = wide.select(nms_mask(wide.boxes, wide.scores, _SAME_PLACE_IOU))
     found = found.select(found.scores.argsort(descending=True, stable=True)[:most])
+    found = Proposals(_mean_boxes(found, wide), found.scores)
     device = bank.part_valid.device
     crops = cut_crops(image, found.boxes, template_size).to(device)
     evidence = look_again(model, crops, bank)[0].cpu().double() if len(crops) else found.scores.new_zeros(0)
     return Looked(found.boxes, torch.logit(found.scores.double(), _EDGE), evidence)
+
+
+def _mean_boxes(found: Proposals, voters: Proposals) -> Tensor:
+    """Boxes as the mean of all proposals that nearly agree, weighted by their scores.
+
+    What neighbouring cells say of one object errs in different ways (Gidaris and Komodakis, ICCV 2015).
+    """
+    agree = (iou_matrix(found.boxes, voters.boxes) >= _AGREEING_IOU) * voters.scores.clamp_min(_EDGE)
+    return agree @ voters.boxes / agree.sum(1, keepdim=True) if len(found.scores) else found.boxes
 
 
 def rescored(model: ConvNeXtRefDet, looked: Looked) -> Proposals:

@@ -61,7 +61,7 @@ class CompositeData:
     validation_templates: int = 6
     sprites: SpriteSettings = field(default_factory=SpriteSettings)
     composites: CompositeSettings = field(default_factory=CompositeSettings)
-    search_scales: tuple[float, ...] = (1.0, 0.5)
+    search_scales: tuple[float, ...] = (1.0, 0.5, 0.35)
 
     def training(self) -> CompositeDataset:
         """Pictures of training objects."""
