@@ -52,9 +52,16 @@ def test_detect_with_a_card_and_with_photographs(weights, picture, tmp_path):
     assert (tmp_path / "can" / "features").is_dir()
 
 
-def test_weights_are_asked_for(picture, tmp_path, capsys):
-    assert main(["detect", str(picture), "--card", str(tmp_path), "--detector", "refdet"]) == 2
-    assert "--weights" in capsys.readouterr().err
+def test_the_package_s_weights_are_taken_unless_others_are_given(picture, tmp_path, capsys):
+    photos = tmp_path / "mug"
+    write_image(photos / "0.png", np.random.default_rng(0).integers(30, 220, (50, 40, 3), dtype=np.uint8))
+    out = tmp_path / "out"
+    assert (
+        main(["detect", str(picture), "--card", str(photos), "--detector", "refdet", "--output", str(out)])
+        == 0
+    )
+    assert "refdet-tiny" in (out / "detections.json").read_text()
+    capsys.readouterr()
     assert main(["evaluate", "exam-pose", "--detector", "refdet", "--weights", "w.safetensors"]) == 2
     assert "exam-detection" in capsys.readouterr().err
 

@@ -137,7 +137,7 @@ class RefDetAugmentation:
             boxes=boxes,
             present=batch["present"],
             search_from_image=from_image.to(batch["search_from_image"]),
-            looks=batch["looks"],
+            looks=_flipped(batch.get("looks"), flips),
             names=batch["names"],
             object_ids=batch["object_ids"],
             faults=batch["faults"],
@@ -177,6 +177,14 @@ class RefDetAugmentation:
             templates[valid] = _change_look(warped, streams, self.settings.templates)
             masks[valid] = _warp(masks[valid][:, None], torch.stack(affines), (0,))[:, 0]
         return templates, masks
+
+
+def _flipped(looks: Tensor | None, flips: Sequence[bool]) -> Tensor | None:
+    """The crops of a second look, mirrored where their pictures and templates are."""
+    if looks is None:
+        return None
+    mirrored = torch.tensor(flips, device=looks.device).view(-1, 1, 1, 1, 1)
+    return torch.where(mirrored, looks.flip(-1), looks)
 
 
 def _identity() -> Float[Tensor, "2 3"]:
