@@ -199,6 +199,7 @@ def detect(
         return
     learned = {
         "--weights": weights,
+        "--device": device != "cpu",
         "--tiles": tiles != "off",
         "--flip": flip,
         "--scales": scales,
@@ -207,6 +208,8 @@ def detect(
         "--sequence": sequence,
         "--keep-score": keep_score is not None,
         "--window": window is not None,
+        "--confirm-frames": confirm_frames != 2,
+        "--lose-frames": lose_frames != 3,
     }
     foreign = [name for name, given in learned.items() if given]
     if foreign:

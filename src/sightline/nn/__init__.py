@@ -2,6 +2,6 @@
 
 ``checkpoint`` writes and reads weights as safetensors, without unpickling, with a report of every key.
 ``backbones`` are ConvNeXt and a small network for CPUs, ``convnext_weights`` reads the former's files;
-``fpn`` is the pyramid over them, ``pooling`` averages exactly, ``descriptor`` joins them to a dense
-descriptor of objects.
+``fpn`` is the pyramid over them, ``pooling`` averages exactly, ``pictures`` says how pictures come,
+``descriptor`` joins them to a dense descriptor of objects.
 """

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from sightline.nn.backbones import build_backbone
 from sightline.nn.fpn import FPN
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from sightline.nn.pictures import IMAGENET_MEAN, IMAGENET_STD
 
 
 class DescriptorNet(nn.Module):
@@ -65,8 +64,8 @@ class DescriptorNet(nn.Module):
             {str(s): nn.Conv2d(fpn_channels, descriptor_channels, 1, bias=False) for s in self.fpn.strides}
         )
         self.log_sharpness = nn.Parameter(torch.tensor(2.5))  # of cosines that are compared by a softmax
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b d _ _"]]:
         """Unit descriptors of every level, the finest first.

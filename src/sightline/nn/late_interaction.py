@@ -19,6 +19,7 @@ from sightline.nn.pooling import area_pool, masked_pool
 
 LARGEST_GRID = 12
 _MIN_SHARE = 0.2
+_LARGEST_SHARPNESS = 60.0
 
 
 class Parts(NamedTuple):
@@ -101,24 +102,25 @@ def late_interaction(
 
 def any_template(
     cosines: Float[Tensor, "objects t pictures"],
-    sharpness: Float[Tensor, ""],
+    log_sharpness: Float[Tensor, ""],
     valid: Bool[Tensor, "objects t"] | None = None,
 ) -> Float[Tensor, "objects pictures"]:
     """One logit of all templates of an object: the soft maximum, less what their number alone would add.
 
     Args:
         cosines: ``(objects, t, pictures)`` of every template with every picture.
-        sharpness: factor on the cosines.
+        log_sharpness: logarithm of a learned factor on the cosines, which is 60 at the most.
         valid: ``(objects, t)`` which templates are real; all unless given.
 
     Returns:
         ``(objects, pictures)``.
 
     Example:
-        >>> any_template(torch.full((1, 4, 1), 0.5), torch.tensor(10.0))
+        >>> any_template(torch.full((1, 4, 1), 0.5), torch.tensor(10.0).log())
         tensor([[5.]])
     """
     if valid is None:
         valid = torch.ones_like(cosines[..., 0], dtype=torch.bool)
+    sharpness = log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
     logits = (cosines * sharpness).masked_fill(~valid[..., None], torch.finfo(cosines.dtype).min)
     return logits.logsumexp(1) - valid.sum(1, keepdim=True).to(cosines.dtype).log()

@@ -29,13 +29,11 @@ class DemoDetection:
         found: at most one box an object.
         overlaps: of each box with the object's true one, intersection over union.
         num_objects: how many were looked for.
-        threshold: the score from which a box is reported.
     """
 
     found: Detections
     overlaps: tuple[float, ...]
     num_objects: int
-    threshold: float
 
     def words(self) -> str:
         """One line for people."""
@@ -72,5 +70,4 @@ def detect_demo(cards: Sequence[ObjectCard], scene: Scene, output: Path) -> Demo
     write_image(output / "detections.png", draw_reference_strip(drawn, thumbnails, colors=colors))
     rows = torch.tensor([scene.names.index(name) for name in found.names], dtype=torch.long)
     overlaps = iou_matrix(found.boxes.double(), scene.boxes[rows].double()).diagonal()
-    threshold = detector.settings.score_threshold
-    return DemoDetection(found, tuple(overlaps.tolist()), len(cards), threshold)
+    return DemoDetection(found, tuple(overlaps.tolist()), len(cards))

@@ -43,7 +43,10 @@ def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
         },
     )
     curves = {
-        f"{half}: AP50 {report.figures[half]['ap50']:.3f}": (curve.recall, curve.precision)
+        f"{half}: AP50 of all objects as one {report.figures[half]['ap50_pooled']:.3f}": (
+            curve.recall,
+            curve.precision,
+        )
         for half, curve in report.curves.items()
         if not bool(curve.recall.isnan().any()) and len(curve.recall)
     }

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import UInt8
 
 from sightline.objects.card import ObjectCard, Template
-from sightline.refdet.thumbnails import spread
 
 _EVERY = 4  # pixels
 _LARGEST_SHARE = 0.5
@@ -46,3 +45,15 @@ def filled_share(template: Template) -> float:
 def _largest_share(colors: UInt8[np.ndarray, "n 3"]) -> float:
     packed = torch.from_numpy(colors.astype(np.int64)) @ torch.tensor([65536, 256, 1])
     return float(packed.unique(return_counts=True)[1].max()) / len(colors)
+
+
+def spread(total: int, most: int) -> list[int]:
+    """At most so many of the numbers from 0, evenly from the first to the last.
+
+    Example:
+        >>> spread(9, 3), spread(2, 3)
+        ([0, 4, 8], [0, 1])
+    """
+    if total <= most:
+        return list(range(total))
+    return [round(i * (total - 1) / max(most - 1, 1)) for i in range(most)]

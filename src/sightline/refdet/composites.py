@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sightline.geometry.boxes import clip
+from sightline.nn.pictures import float_picture
 from sightline.refdet.data import RefDetItem
 from sightline.refdet.framing import (
-    float_picture,
     letterbox_affine,
     transform_boxes,
     warp_picture,
@@ -216,7 +216,7 @@ class CompositeDataset(Dataset):
             rng, sprites, look, self.backdrops, self.settings.templates, seen=seen, lit_rows=shown
         )
         identity = torch.eye(3, dtype=torch.float64)[:2]
-        looks, _ = self._crops.draw_pictures(target, rng, look, seen)
+        looks = self._crops.draw_pictures(target, rng, look, seen)
         shown_in = float_picture(search), pictures, looks
         if rng.uniform() < self.settings.gray_share:
             shown_in = tuple(_without_colors(each) for each in shown_in)

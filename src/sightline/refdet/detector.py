@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from sightline.nn.backbones import BackboneName, ChannelNorm, build_backbone
 from sightline.nn.fpn import FPN, STRIDES
+from sightline.nn.pictures import IMAGENET_MEAN, IMAGENET_STD
 from sightline.nn.pooling import area_pool
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.decode import RefDetMaps, decode_predictions
@@ -32,7 +33,6 @@ from sightline.refdet.head import DetectionHead
 from sightline.refdet.matching import LevelMatcher
 from sightline.refdet.prototypes import part_validity
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MULTIPLE = 32
 
 
@@ -171,8 +171,8 @@ class ConvNeXtRefDet(nn.Module):
         # log odds from 1, the logit of the first look, and the evidence of the second, which no training
         # of the detector by gradients sees; by itself the first look counts alone
         self.register_buffer("rescoring", torch.tensor([0.0, 1.0, 0.0]))
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     @property
     def stride(self) -> int:

@@ -17,6 +17,7 @@ from sightline.formats.pixel_boxes import box_of_mask
 from sightline.formats.refdet_templates import TemplatePicture
 from sightline.geometry import pixel_affine
 from sightline.geometry.boxes import boxes_from_points
+from sightline.nn.pictures import float_picture
 
 FILL_RGB = (124, 116, 104)  # the mean colour of ImageNet, which normalisation makes nothing
 _AREA_BELOW = 0.75  # when shrinking by more, averaging comes before interpolation
@@ -184,16 +185,6 @@ def _crop_to_need(
     return image[y1:y2, x1:x2], pixel_affine.compose(
         new_from_old, pixel_affine.invert(pixel_affine.crop(x1, y1))
     )
-
-
-def float_picture(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
-    """A picture as networks take it, RGB in [0, 1].
-
-    Example:
-        >>> float_picture(np.full((2, 3, 3), 255, np.uint8)).shape
-        torch.Size([3, 2, 3])
-    """
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
 
 
 def prepare_search(

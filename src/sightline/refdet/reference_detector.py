@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sightline.formats.refdet_templates import TemplatePicture
 from sightline.geometry import pixel_affine
-from sightline.geometry.nms import nms_mask
 from sightline.nn.checkpoint import load_weights, read_config
 from sightline.objects.card import ObjectCard
 from sightline.objects.feature_cache import cached_features
@@ -28,11 +27,9 @@ from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search, transform_boxes
 from sightline.refdet.second_look import Looked, look_twice, rescored
-from sightline.refdet.selection import Proposals
+from sightline.refdet.selection import Proposals, without_repeats
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
 from sightline.training.processes import require_device
-
-_SAME_PLACE_IOU = 0.6
 
 
 class ReferenceDetector(BankDetector[TemplateBank]):
@@ -173,7 +170,7 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         if self.settings.second_looks == 0 or bool(self.model.rescoring[2] == 0):
             once = self.look_once(image, banks, score_threshold=threshold, scale=scale, region=region)
             several = len(self.settings.search_scales) > 1
-            return [_without_repeats(found) for found in once] if several else once
+            return [without_repeats(found) for found in once] if several else once
         once = self.look_once(image, banks, score_threshold=0.0, scale=scale, region=region)
         twice = [
             rescored(self.model, self.look_twice(image, found, bank))
@@ -260,11 +257,6 @@ class ReferenceDetector(BankDetector[TemplateBank]):
             )
             for parts in found
         ]
-
-
-def _without_repeats(found: Proposals) -> Proposals:
-    """What two sizes of a picture show at one place counts once."""
-    return found.select(nms_mask(found.boxes, found.scores, _SAME_PLACE_IOU))
 
 
 def _settings_of(extra: Mapping[str, Any]) -> DetectorSettings:

@@ -17,20 +17,18 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from sightline.geometry.boxes import iou_matrix
-from sightline.geometry.nms import matrix_nms, nms_mask
+from sightline.geometry.nms import matrix_nms
 from sightline.nn.late_interaction import Parts, any_template, late_interaction
 from sightline.refdet.bank import TemplateBank
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search
-from sightline.refdet.selection import Proposals
+from sightline.refdet.selection import Proposals, without_repeats
 
 MARGIN = 0.1
 """Around a proposal in its crop, in shares of its longer side; as around the object in a template."""
-_SAME_PLACE_IOU = 0.55
 _AGREEING_IOU = 0.6
 _LEAST_SIDE_PX = 2.0
 _EDGE = 1e-6
-_LARGEST_SHARPNESS = 60.0
 _NEWTON_STEPS, _RIDGE = 50, 1.0
 
 
@@ -107,13 +105,12 @@ def compare_crops(
         stored: for each stride of the second look the templates' descriptors ``(k, n, cells, d)`` and shares.
         valid: ``(k, n)`` which templates are real.
     """
-    sharpness = model.log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
     levels = dict(zip(model.fpn.strides, model.extract_features(crops), strict=True))
     evidence = torch.zeros(1, device=crops.device)
     for stride, (cells, shares) in stored.items():
         own = model.matcher(stride).describe_parts(levels[stride])
         cosines = late_interaction(cells.flatten(0, 1).float(), shares.flatten(0, 1), own.descriptors.float())
-        evidence = evidence + any_template(cosines.unflatten(0, valid.shape), sharpness, valid)
+        evidence = evidence + any_template(cosines.unflatten(0, valid.shape), model.log_sharpness, valid)
     return evidence
 
 
@@ -142,7 +139,7 @@ def look_twice(
     """
     sides = (proposals.boxes[:, 2:] - proposals.boxes[:, :2]).amin(1)
     wide = proposals.select(sides >= _LEAST_SIDE_PX)
-    found = wide.select(nms_mask(wide.boxes, wide.scores, _SAME_PLACE_IOU))
+    found = without_repeats(wide)
     found = found.select(found.scores.argsort(descending=True, stable=True)[:most])
     found = Proposals(_mean_boxes(found, wide), found.scores)
     device = bank.part_valid.device

@@ -13,6 +13,8 @@ from sightline.geometry.boxes import clip, iou_matrix
 from sightline.geometry.nms import nms_mask
 from sightline.records import Detections
 
+_SAME_PLACE_IOU = 0.55
+
 
 class Proposals(NamedTuple):
     """Where one object may be: ``boxes`` ``(n, 4)`` float64 xyxy pixels of the picture, and ``scores``."""
@@ -34,6 +36,20 @@ class Proposals(NamedTuple):
         """All of them, in order."""
         given = [cls.none(), *several]
         return cls(torch.cat([p.boxes for p in given]), torch.cat([p.scores for p in given]))
+
+
+def without_repeats(found: Proposals) -> Proposals:
+    """Of proposals at one place, the best.
+
+    Args:
+        found: of one object.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0]])
+        >>> without_repeats(Proposals(boxes, torch.tensor([0.4, 0.6]))).scores
+        tensor([0.6000])
+    """
+    return found.select(nms_mask(found.boxes, found.scores, _SAME_PLACE_IOU))
 
 
 def suppress_explained(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sightline.refdet.framing import float_picture
+from sightline.nn.pictures import float_picture
 from sightline.synthetic.backdrops import BackdropBank
 from sightline.synthetic.layers import Look, draw_backdrop
 from sightline.synthetic.pasting import Patch, blend, make_patch

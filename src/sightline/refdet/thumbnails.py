@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from sightline.formats.refdet_templates import TemplatePicture, pictures_without_masks
 from sightline.objects.card import ObjectCard
+from sightline.refdet.card_views import choose_views, spread
 from sightline.refdet.data import load_templates
 
 _DIMMED = 0.3  # the share of what is not the object that is shown
@@ -41,8 +42,7 @@ def template_thumbnails(
         [(32, 32, 3), (32, 32, 3)]
     """
     if isinstance(source, ObjectCard):
-        chosen = spread(len(source.templates), count)
-        views = [source.templates[i] for i in chosen]
+        views = [source.templates[i] for i in choose_views(source, count)]
         source = [TemplatePicture(view.color.numpy(), view.mask.numpy()) for view in views]
     elif isinstance(source, str | Path) and Path(source).is_dir():
         source = pictures_without_masks(Path(source))
@@ -51,15 +51,3 @@ def template_thumbnails(
     pictures, masks = load_templates(source, (size, size))
     shown = pictures * (_DIMMED + (1 - _DIMMED) * masks[:, None])
     return [each.permute(1, 2, 0).mul(255).round().byte().numpy() for each in shown]
-
-
-def spread(total: int, most: int) -> list[int]:
-    """At most so many of the numbers from 0, evenly from the first to the last.
-
-    Example:
-        >>> spread(9, 3), spread(2, 3)
-        ([0, 4, 8], [0, 1])
-    """
-    if total <= most:
-        return list(range(total))
-    return [round(i * (total - 1) / max(most - 1, 1)) for i in range(most)]

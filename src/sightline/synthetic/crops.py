@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sightline.nn.pictures import float_picture
 from sightline.synthetic.backdrops import BackdropBank
 from sightline.synthetic.layers import Look, draw_backdrop
-from sightline.synthetic.pasting import blend, make_patch
+from sightline.synthetic.pasting import Patch, blend, make_patch
 from sightline.synthetic.sensor import SensorSettings, expose
 from sightline.synthetic.sprites import SpriteBank
+
+_COVER_FILL = (0.2, 0.45)  # longer side of what lies over the object, in shares of the crop
 
 
 class CropSet(NamedTuple):
@@ -26,14 +29,12 @@ class CropSet(NamedTuple):
         templates: ``(t, 3, s, s)`` float32 RGB in [0, 1]; the first shows most of what the picture shows.
         template_masks: ``(t, s, s)`` float32 in [0, 1], where the object is.
         pictures: ``(2, 3, s, s)`` the object in a picture, and its look-alike in another.
-        picture_masks: ``(2, s, s)`` where they are visible.
     """
 
     number: int
     templates: Float[Tensor, "t 3 s s"]
     template_masks: Float[Tensor, "t s s"]
     pictures: Float[Tensor, "2 3 s s"]
-    picture_masks: Float[Tensor, "2 s s"]
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,15 @@ class Crops:
         seen = int(rng.integers(len(sprites.lit)))
         plain = bool(rng.uniform() < settings.plain_share)
         views = sprites.choose_views(rng, seen, settings.num_templates, plain=plain, near=settings.near_views)
-        templates = [self._draw(rng, view, look, settings.template_fill, plain=plain) for view in views]
+        templates = [self._draw_template(rng, view, look, plain=plain) for view in views]
         pictures, masks = zip(*templates, strict=True)
-        return CropSet(
-            number, torch.stack(pictures), torch.stack(masks), *self.draw_pictures(number, rng, look, seen)
-        )
+        shown = self.draw_pictures(number, rng, look, seen)
+        return CropSet(number, torch.stack(pictures), torch.stack(masks), shown)
 
     def draw_pictures(
         self, number: int, rng: np.random.Generator, look: Look, seen: int
-    ) -> tuple[Float[Tensor, "2 3 s s"], Float[Tensor, "2 s s"]]:
-        """The object in a picture, and its look-alike in another, with masks of what is visible.
+    ) -> Float[Tensor, "2 3 s s"]:
+        """The object in a picture, and its look-alike in another.
 
         Args:
             number: the object's.
@@ -133,43 +133,41 @@ class Crops:
         crops = []
         for view in (sprites.lit[seen], fake):
             turned = bool(rng.uniform() < settings.turn_share)
-            crops.append(self._draw(rng, view, look, settings.picture_fill, turned=turned, number=number))
-        pictures, masks = zip(*crops, strict=True)
-        return torch.stack(pictures), torch.stack(masks)
+            crops.append(self._draw_picture(rng, number, view, look, turned=turned))
+        return torch.stack(crops)
 
-    def _draw(
-        self,
-        rng: np.random.Generator,
-        view: np.ndarray,
-        look: Look,
-        fill: tuple[float, float],
-        *,
-        plain: bool = False,
-        turned: bool = False,
-        number: int | None = None,
+    def _draw_template(
+        self, rng: np.random.Generator, view: np.ndarray, look: Look, *, plain: bool
     ) -> tuple[Tensor, Tensor]:
-        """One crop with its mask; with a number another object may be laid over this one."""
-        view, size = np.asarray(view), self.settings.size
-        canvas = np.zeros((size, size, 3), np.float32)
+        """A template and where the object is in it."""
+        settings, size = self.settings, self.settings.size
+        canvas, mask = np.zeros((size, size, 3), np.float32), np.zeros((size, size, 3), np.float32)
         if not plain:
             canvas = draw_backdrop(rng, self.backdrops, (size, size), zoom=(1.5, 4.0))
-        mask = np.zeros((size, size, 3), np.float32)
-        self._lay(rng, canvas, mask, view, look, fill, turned=turned, white=True)
-        if number is not None and rng.uniform() < self.settings.cover_share:
+        patch, place = self._lay(rng, canvas, view, look, settings.template_fill)
+        white = replace(patch, layers=np.repeat(patch.layers[..., 3:], 4, axis=2))
+        blend(mask, white, place)
+        drawn = canvas.clip(0, 255).astype(np.uint8) if plain else expose(canvas, rng, settings.sensor)
+        return float_picture(drawn), torch.from_numpy(mask[..., 0].copy()).div_(255)
+
+    def _draw_picture(
+        self, rng: np.random.Generator, number: int, view: np.ndarray, look: Look, *, turned: bool
+    ) -> Tensor:
+        """An object in a picture, over which another may be laid."""
+        size = (self.settings.size, self.settings.size)
+        canvas = draw_backdrop(rng, self.backdrops, size, zoom=(1.5, 4.0))
+        self._lay(rng, canvas, view, look, self.settings.picture_fill, turned=turned)
+        if rng.uniform() < self.settings.cover_share:
             other = (number + int(rng.integers(1, len(self.bank)))) % len(self.bank)
             cover = self.bank[other].lit
-            over = np.asarray(cover[int(rng.integers(len(cover)))])
-            self._lay(rng, canvas, mask, over, Look(), (0.2, 0.45), turned=True, white=False)
-        drawn = (
-            canvas.clip(0, 255).astype(np.uint8) if plain else self._expose(canvas, rng, number is not None)
-        )
-        picture = torch.from_numpy(np.ascontiguousarray(drawn.transpose(2, 0, 1))).float().div_(255)
-        return picture, torch.from_numpy(mask[..., 0].copy()).div_(255)
+            over = cover[int(rng.integers(len(cover)))]
+            self._lay(rng, canvas, over, Look(), _COVER_FILL, turned=True)
+        return float_picture(self._expose(canvas, rng))
 
-    def _expose(self, canvas: np.ndarray, rng: np.random.Generator, in_picture: bool) -> np.ndarray:
+    def _expose(self, canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """What a camera makes of it, from afar at times."""
         settings, size = self.settings, (self.settings.size, self.settings.size)
-        if not in_picture or rng.uniform() >= settings.coarse_share:
+        if rng.uniform() >= settings.coarse_share:
             return expose(canvas, rng, settings.sensor)
         side = round(settings.size * float(rng.uniform(settings.coarsest, 1.0)))
         few = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
@@ -179,23 +177,21 @@ class Crops:
         self,
         rng: np.random.Generator,
         canvas: np.ndarray,
-        mask: np.ndarray,
         view: np.ndarray,
         look: Look,
         fill: tuple[float, float],
         *,
-        turned: bool,
-        white: bool,
-    ) -> None:
-        """Lay an object over the canvas, and over the mask in white or black."""
+        turned: bool = False,
+    ) -> tuple[Patch, tuple[int, int]]:
+        """Lay an object over the canvas; what was laid, and where."""
         size = self.settings.size
         angle = rng.uniform(0, 2 * np.pi) if turned else np.radians(rng.normal(0, 8))
-        patch = make_patch(view, size * float(rng.uniform(*fill)), float(angle), mirrored=look.mirrored)
+        patch = make_patch(
+            np.asarray(view), size * float(rng.uniform(*fill)), float(angle), mirrored=look.mirrored
+        )
         if patch is None:
             raise ValueError("sprites: expected views that show the object, got an empty one")
         room = [size - extent for extent in patch.size]
         x, y = (int(rng.integers(min(0, r), max(0, r) + 1)) for r in room)
         blend(canvas, patch, (x, y), gain=float(rng.uniform(0.75, 1.2)), channels=look.channels)
-        layers = patch.layers.copy()
-        layers[..., :3] = layers[..., 3:] if white else 0
-        blend(mask, replace(patch, layers=layers), (x, y))
+        return patch, (x, y)

@@ -26,8 +26,6 @@ from sightline.synthetic.crops import Crops, CropSet, CropSettings
 from sightline.synthetic.sprites import SpriteBank, SpriteSettings
 from sightline.training.task import TrainingTask
 
-_LARGEST_SHARPNESS = 60.0
-
 
 class CropBatch(TypedDict):
     """Crops of b objects, and the objects' numbers; see :class:`~sightline.synthetic.crops.CropSet`."""
@@ -157,7 +155,7 @@ class DescriptorTask(TrainingTask):
             level = level.float()
             templates = parts_of_map(level[: count * number], masks)
             cosines = late_interaction(*templates, parts_of_map(level[count * number :]).descriptors)
-            evidence.append(any_template(cosines.unflatten(0, (count, number)), self._sharpness()))
+            evidence.append(any_template(cosines.unflatten(0, (count, number)), self.net.log_sharpness))
         return evidence
 
     def validate(self, batches: Iterable[CropBatch]) -> dict[str, float]:
@@ -174,9 +172,6 @@ class DescriptorTask(TrainingTask):
             preferred.append(own.diagonal() > fake.diagonal())
         shares = {"val_retrieval": right, "val_over_lookalike": preferred}
         return {name: float(torch.cat(hits).double().mean()) for name, hits in shares.items()}
-
-    def _sharpness(self) -> Tensor:
-        return self.net.log_sharpness.exp().clamp_max(_LARGEST_SHARPNESS)
 
 
 def contrast(evidence: Float[Tensor, "b b2"], numbers: Int[Tensor, "b"]) -> Float[Tensor, ""]:

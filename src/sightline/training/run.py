@@ -119,7 +119,9 @@ def fit(
         loggers=loggers,
         processes=processes,
     )
-    if len(stream) > 0:
+    budget = settings.max_minutes
+    out_of_time = source is not None and budget is not None and progress.seconds >= 60 * budget
+    if len(stream) > 0 and not out_of_time:
         from sightline.training.trainer import train
 
         train(keeper, tensors)
