@@ -9,7 +9,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -228,6 +228,7 @@ def sample_depth(
     px: Float[Tensor, "*batch n 2"],
     *,
     mode: Literal["bilinear", "nearest"] = "bilinear",
+    max_jump: float | Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch n"]:
     """Read depth at pixel positions, leaving missing pixels out instead of mixing them in.
 
@@ -236,6 +237,9 @@ def sample_depth(
         px: ``(*batch, n, 2)`` pixels.
         mode: ``"bilinear"`` weighs those of the four neighbours that hold depth; ``"nearest"`` takes the
             nearest pixel.
+        max_jump: metres, one for all or one a map; a neighbour whose depth differs by more from that of the
+            nearest pixel belongs to another surface and is left out too, and where the nearest pixel holds no
+            depth there is none. None for no limit.
 
     Returns:
         ``(*batch, n)`` metres, NaN where there is no depth to read or the position lies outside the picture.
@@ -244,26 +248,39 @@ def sample_depth(
         >>> depth = torch.tensor([[2.0, 4.0, 0.0]])
         >>> sample_depth(depth, torch.tensor([[0.5, 0.0], [1.5, 0.0], [2.0, 0.0], [9.0, 0.0]]))
         tensor([3., 4., nan, nan])
+        >>> sample_depth(depth, torch.tensor([[0.4, 0.0], [0.6, 0.0], [1.6, 0.0]]), max_jump=0.1)
+        tensor([2., 4., nan])
     """
-    height, width = depth.shape[-2:]
-    size = torch.tensor([width, height], dtype=px.dtype, device=px.device)
-    inside = ((px >= -0.5) & (px <= size - 0.5)).all(-1)
-    px = torch.where(inside[..., None], px, 0.0)
-    if mode == "nearest":
-        corners = (px + 0.5).floor()[..., None, :]
-        weights = torch.ones_like(corners[..., 0])
-    else:
-        steps = px.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-        corners = px.floor()[..., None, :] + steps
-        weights = (1 - (px[..., None, :] - corners).abs()).prod(-1)
-    within = ((corners >= 0) & (corners < size)).all(-1)
-    columns, rows = torch.minimum(corners.clamp_min(0), size - 1).long().unbind(-1)
-    values = depth.flatten(-2).gather(-1, (rows * width + columns).flatten(-2)).view(columns.shape)
-    weights = torch.where(within & is_measured(values), weights, 0.0)
-    total = weights.sum(-1)
-    known = inside & (total > 0)
-    mean = (weights * torch.where(weights > 0, values, 0.0)).sum(-1) / torch.where(known, total, 1.0)
-    return torch.where(known, mean, torch.nan)
+    which = torch.arange(math.prod(depth.shape[:-2]), device=depth.device).view(*depth.shape[:-2], 1)
+    if isinstance(max_jump, Tensor):
+        max_jump = max_jump[..., None]
+    return _sample(depth, which, px, mode, max_jump)
+
+
+def sample_depth_of(
+    depth: Float[Tensor, "maps h w"],
+    which: Int[Tensor, " n"],
+    px: Float[Tensor, "n 2"],
+    *,
+    max_jump: float | Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, " n"]:
+    """Read depth bilinearly at pixel positions, each in a map of its own choice.
+
+    Args:
+        depth: ``(maps, h, w)`` metres.
+        which: ``(n,)`` the map of each position.
+        px: ``(n, 2)`` pixels.
+        max_jump: metres, one for all or one a position, as for :func:`sample_depth`.
+
+    Returns:
+        ``(n,)`` metres, NaN where there is no depth to read or the position lies outside the picture.
+
+    Example:
+        >>> depth = torch.tensor([[[2.0, 4.0]], [[6.0, 6.0]]])
+        >>> sample_depth_of(depth, torch.tensor([1, 0]), torch.tensor([[0.0, 0.0], [0.5, 0.0]]))
+        tensor([6., 3.])
+    """
+    return _sample(depth, which, px, "bilinear", max_jump)
 
 
 def center_depth(
@@ -318,3 +335,36 @@ def downsample_depth(
     total, share = functional.adaptive_avg_pool2d(maps, (new_size[1], new_size[0]))
     mean = torch.where(share > 0, total / torch.where(share > 0, share, 1.0), 0.0)
     return mean.view(*depth.shape[:-2], new_size[1], new_size[0])
+
+
+def _sample(
+    depth: Tensor, which: Tensor, px: Tensor, mode: str, max_jump: float | Tensor | None
+) -> Float[Tensor, "*points"]:
+    """Depth at ``(*points, 2)`` pixels of the maps that ``which``, broadcast to ``(*points,)``, names."""
+    # One plane a coordinate and a corner: arithmetic on pairs would run over two numbers at a time.
+    height, width = depth.shape[-2:]
+    flat, start = depth.reshape(-1), which * (height * width)
+    x, y = px.unbind(-1)
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    x, y = torch.where(inside, x, 0.0), torch.where(inside, y, 0.0)
+
+    def place(columns: Tensor, rows: Tensor) -> Tensor:
+        return start + rows.clamp(0, height - 1).long() * width + columns.clamp(0, width - 1).long()
+
+    nearest = flat[place((x + 0.5).floor(), (y + 0.5).floor())]
+    if mode == "nearest":
+        return torch.where(inside & is_measured(nearest), nearest, torch.nan)
+    left, top = x.floor(), y.floor()
+    right, below = x - left, y - top
+    columns, rows = torch.stack([left, left + 1] * 2), torch.stack([top, top, top + 1, top + 1])
+    weights = torch.stack([1 - right, right] * 2) * torch.stack([1 - below, 1 - below, below, below])
+    values = flat[place(columns, rows)]
+    within = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    usable = within & is_measured(values)
+    if max_jump is not None:
+        usable = usable & ((values - nearest).abs() <= max_jump) & is_measured(nearest)
+    weights = torch.where(usable, weights, 0.0)
+    total = weights.sum(0)
+    known = inside & (total > 0)
+    mean = (weights * torch.where(usable, values, 0.0)).sum(0) / torch.where(known, total, 1.0)
+    return torch.where(known, mean, torch.nan)
