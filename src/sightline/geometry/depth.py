@@ -259,21 +259,21 @@ def sample_depth(
 
 def sample_depth_of(
     depth: Float[Tensor, "maps h w"],
-    which: Int[Tensor, " n"],
-    px: Float[Tensor, "n 2"],
+    which: Int[Tensor, "*#points"],
+    px: Float[Tensor, "*points 2"],
     *,
-    max_jump: float | Float[Tensor, " n"] | None = None,
-) -> Float[Tensor, " n"]:
+    max_jump: float | Float[Tensor, "*#points"] | None = None,
+) -> Float[Tensor, "*points"]:
     """Read depth bilinearly at pixel positions, each in a map of its own choice.
 
     Args:
         depth: ``(maps, h, w)`` metres.
-        which: ``(n,)`` the map of each position.
-        px: ``(n, 2)`` pixels.
+        which: ``(*points,)``, or what broadcasts to it, the map of each position.
+        px: ``(*points, 2)`` pixels.
         max_jump: metres, one for all or one a position, as for :func:`sample_depth`.
 
     Returns:
-        ``(n,)`` metres, NaN where there is no depth to read or the position lies outside the picture.
+        ``(*points,)`` metres, NaN where there is no depth to read or the position lies outside the picture.
 
     Example:
         >>> depth = torch.tensor([[[2.0, 4.0]], [[6.0, 6.0]]])
