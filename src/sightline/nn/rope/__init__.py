@@ -4,13 +4,14 @@
 turns channel triplets by whole rotations. All leave tokens alone where ``rope_mask`` is False.
 """
 
-from sightline.nn.rope.planar import RoPE2D, planar_phases, rope_2d, rope_encode, rotate_halves
+from sightline.nn.rope.planar import RoPE2D, angle_dtype, planar_phases, rope_2d, rope_encode, rotate_halves
 from sightline.nn.rope.so3 import so3_channels, so3_rope
 from sightline.nn.rope.sphere import S2RoPE, sphere_split
 
 __all__ = [
     "RoPE2D",
     "S2RoPE",
+    "angle_dtype",
     "planar_phases",
     "rope_2d",
     "rope_encode",

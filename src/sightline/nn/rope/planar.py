@@ -82,7 +82,7 @@ def rotate_halves(
         tensor([[-1.0000,  1.0000,  1.0000,  1.0000]])
     """
     angles = for_heads(masked_phases(phases, rope_mask), x).unflatten(-1, (2, -1))
-    halves = x.to(angles.dtype).unflatten(-1, (2, 2, -1))
+    halves = x.to(torch.promote_types(x.dtype, angles.dtype)).unflatten(-1, (2, 2, -1))
     return torch.stack(turned(halves[..., 0, :], halves[..., 1, :], angles), dim=-2).flatten(-3).to(x.dtype)
 
 

@@ -65,11 +65,10 @@ def so3_rope(
         rotations = rotations.unsqueeze(-4)
     turns = rotations.to(angle_dtype(x.dtype))
     triplets = x[..., :channels].to(turns.dtype).unflatten(-1, (-1, 3))
-    if turns.shape[-3] == 1:  # one product a picture is far faster than one a token
-        turned = (triplets.flatten(-3, -2) @ turns.squeeze(-3)).unflatten(-2, triplets.shape[-3:-1])
-    else:
-        turned = triplets @ turns
-    turned = turned.flatten(-2).to(x.dtype)
+    # written out, as autocast would round a product of matrices
+    first, second, third = triplets[..., None].unbind(-2)
+    along, across, up = turns[..., None, :, :].unbind(-2)
+    turned = (first * along + second * across + third * up).flatten(-2).to(x.dtype)
     out = torch.cat([turned, x[..., channels:].expand(*turned.shape[:-1], -1)], dim=-1)
     if rope_mask is None:
         return out
