@@ -141,8 +141,8 @@ def linearise(
     weight = problems.weights * terms.weight.clamp_min(1e-30).sqrt()
     inverse = inverse * weight
     point = rotated.unbind(1)
-    rows_u = _pose_columns(slopes[0], slopes[1], x, y, inverse, point)
-    rows_v = _pose_columns(slopes[2], slopes[3], x, y, inverse, point)
+    rows_u = pose_columns(slopes[0], slopes[1], x, y, inverse, point)
+    rows_v = pose_columns(slopes[2], slopes[3], x, y, inverse, point)
     if with_focal:
         rows_u.append(offset_u * weight * in_front)
         rows_v.append(offset_v * weight * in_front)
@@ -182,10 +182,22 @@ def reprojection_errors(
     return torch.where(in_front, torch.hypot(offset_u - u, offset_v - v), torch.inf)
 
 
-def _pose_columns(
+def pose_columns(
     across: Tensor, down: Tensor, x: Tensor, y: Tensor, inverse: Tensor, point: tuple[Tensor, ...]
 ) -> list[Tensor]:
-    """The six columns of one pixel coordinate with slopes ``across`` by x and ``down`` by y."""
+    """The derivative by ``(w, v)`` of one pixel coordinate.
+
+    Args:
+        across: its slope by the normalised x, pixels.
+        down: its slope by the normalised y, pixels.
+        x: normalised x of the point.
+        y: normalised y.
+        inverse: one over the depth, times the weight; zero for a point without a picture.
+        point: the coordinates of ``R X``, metres.
+
+    Returns:
+        Six columns of the points' shape.
+    """
     ax, ay = across * inverse, down * inverse
     az = -(ax * x + ay * y)
     px, py, pz = point
