@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_no_object_is_one_of_the_exam():
     with pytest.raises(ValueError, match="split: expected one of train, development; got 'exam'"):
         PoseBank(2, split="exam")
     ranges = sorted(EXAM.object_seeds.values())
-    assert all(first[1] <= second[0] for first, second in zip(ranges, ranges[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in pairwise(ranges))
     names = {
         split: {PoseBank(2, split=split, settings=TINY)[k].name for k in range(2)}
         for split in ("train", "development")

@@ -36,7 +36,7 @@ def test_templates_stand_all_around_and_fill_their_circle(views):
     poses = view_poses(42, TINY.template_distance * views.diameter)
     assert np.allclose(views.templates.cam_from_obj, poses.numpy())
     reach = []
-    for row in range(views.templates.count):
+    for row in range(views.templates.number):
         rows, columns = np.nonzero(views.templates.view(row).mask)
         reach.append(np.hypot(rows - 31.5, columns - 31.5).max())
     assert max(reach) <= 0.87 * 32 + 0.1
@@ -54,7 +54,7 @@ def test_queries_are_framed_from_random_sides_beside_the_optical_axis(views):
     assert aside.std() > 0.05
     gaps = queries.directions @ queries.directions.T
     assert gaps[~np.eye(len(gaps), dtype=bool)].max() < 0.999
-    for row in range(queries.count):
+    for row in range(queries.number):
         rows, columns = np.nonzero(queries.view(row).mask)
         assert max(np.ptp(rows), np.ptp(columns)) >= 0.9 * 48
 

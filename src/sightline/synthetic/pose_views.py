@@ -100,7 +100,7 @@ class PackedViews(NamedTuple):
     cam_from_obj: np.ndarray
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many views there are."""
         return len(self.bits)
 
@@ -221,7 +221,7 @@ def draw_pose_views(index: int, split: str, settings: PoseViewSettings) -> Objec
     Example:
         >>> tiny = PoseViewSettings(num_templates=42, template_px=24, num_queries=2, query_px=32)
         >>> views = draw_pose_views(0, "train", tiny)
-        >>> views.name, views.templates.count, views.queries.view(1).color.shape
+        >>> views.name, views.templates.number, views.queries.view(1).color.shape
         ('box-rich-0', 42, (32, 32, 3))
     """
     rng = np.random.default_rng([EXAM.object_seeds[split][0] + index, _STREAM])
