@@ -343,7 +343,7 @@ def _sample(
     """Depth at ``(*points, 2)`` pixels of the maps that ``which``, broadcast to ``(*points,)``, names."""
     # One plane a coordinate and a corner: arithmetic on pairs would run over two numbers at a time.
     height, width = depth.shape[-2:]
-    flat, start = depth.reshape(-1), which * (height * width)
+    flat, start = torch.where(is_measured(depth), depth, 0.0).reshape(-1), which * (height * width)
     x, y = px.unbind(-1)
     inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
     x, y = torch.where(inside, x, 0.0), torch.where(inside, y, 0.0)
@@ -353,18 +353,18 @@ def _sample(
 
     nearest = flat[place((x + 0.5).floor(), (y + 0.5).floor())]
     if mode == "nearest":
-        return torch.where(inside & is_measured(nearest), nearest, torch.nan)
+        return torch.where(inside & (nearest > 0), nearest, torch.nan)
     left, top = x.floor(), y.floor()
-    right, below = x - left, y - top
-    columns, rows = torch.stack([left, left + 1] * 2), torch.stack([top, top, top + 1, top + 1])
-    weights = torch.stack([1 - right, right] * 2) * torch.stack([1 - below, 1 - below, below, below])
-    values = flat[place(columns, rows)]
-    within = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    usable = within & is_measured(values)
+    columns, rows = torch.stack([left, left + 1]), torch.stack([top, top + 1])[:, None]
+    across, down = x - left, y - top
+    weights = torch.stack([1 - down, down])[:, None] * torch.stack([1 - across, across])
+    within = (rows >= 0) & (rows < height) & ((columns >= 0) & (columns < width))
+    values, weights, within = (each.flatten(0, 1) for each in (flat[place(columns, rows)], weights, within))
+    usable = within & (values > 0)
     if max_jump is not None:
-        usable = usable & ((values - nearest).abs() <= max_jump) & is_measured(nearest)
-    weights = torch.where(usable, weights, 0.0)
+        usable = usable & (((values - nearest).abs() <= max_jump) & (nearest > 0))
+    weights = weights * usable
     total = weights.sum(0)
     known = inside & (total > 0)
-    mean = (weights * torch.where(usable, values, 0.0)).sum(0) / torch.where(known, total, 1.0)
+    mean = (weights * values).sum(0) / torch.where(known, total, 1.0)
     return torch.where(known, mean, torch.nan)

@@ -208,14 +208,15 @@ class FlowComputer:
         jump = tolerance[..., 0].expand(surface.shape[:2])
         shown = sample_depth(surface, px.flatten(-3, -2), max_jump=jump).view_as(z)
         agrees = (z - shown).abs() <= tolerance[..., None]  # False for NaN, as the next line
-        inside = ((px >= -0.5) & (px < px.new_tensor([width, height]) - 0.5)).all(-1)
+        x, y = px.unbind(-1)
+        inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
         on_object = (query.mask & is_measured(query.depth))[:, None].expand_as(z)
 
         def cut(maps: Tensor) -> Tensor:
             return split_patches(maps, self.patch_size)
 
         return PixelTargets(
-            torch.stack([cut(axis) for axis in px.unbind(-1)]).movedim(0, -1),
+            torch.stack([cut(x), cut(y)]).movedim(0, -1),
             cut(on_object),
             cut(on_object & ~inside),
             cut(on_object & inside & ~agrees),
