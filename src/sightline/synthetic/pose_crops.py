@@ -282,8 +282,9 @@ def upright_pose(cam_from_obj: Float64[np.ndarray, "4 4"]) -> Float[Tensor, "4 4
     """The pose of the same camera turned towards the object's origin, with the object's z upwards.
 
     Example:
-        >>> upright_pose(look_at(torch.tensor([0.0, -2.0, 0.0]).double()).numpy())[:3, 3].tolist()
-        [0.0, 0.0, 2.0]
+        >>> aside = look_at(torch.tensor([0.0, -2, 0]), torch.tensor([0.5, 0, 0])).double().numpy()
+        >>> round(float(upright_pose(aside)[2, 3]), 6)
+        2.0
     """
     center = -cam_from_obj[:3, :3].T @ cam_from_obj[:3, 3]
     return look_at(torch.from_numpy(center))
