@@ -136,17 +136,18 @@ class EProPnP:
         Raises:
             ValueError: a negative weight, or neither a start nor proposals.
         """
-        generator = generator or torch.Generator(points_3d.device).manual_seed(0)
+        # The search takes as many random numbers as there are rows, padding included; the sampling must not.
+        search, sampling = (generator or torch.Generator(points_3d.device).manual_seed(i) for i in (0, 1))
         with torch.autocast(points_3d.device.type, enabled=False):
             problems = self._pack(points_3d, points_2d, weights_2d, K)
             first = None if start is None else problems.to_centred(*_split(start, problems))
-            minimum = self._find_mode(problems, first, generator)
+            minimum = self._find_mode(problems, first, search)
             for _ in range(0 if math.isinf(self.relative_delta) else self.num_adaptations):
                 problems = adapt_to_pose(problems, minimum.pose, self.relative_delta)
                 minimum = self._descend(problems, minimum.pose)
             reasons = find_failures(problems, minimum)
             problems = self._with_noise(problems, minimum)
-            covariance, effective = self._uncertainty(problems, minimum.pose, generator)
+            covariance, effective = self._uncertainty(problems, minimum.pose, sampling)
             pose = problems.to_object(minimum.pose)
         valid = torch.tensor([not reason for reason in reasons], device=covariance.device)
         lost = ~valid

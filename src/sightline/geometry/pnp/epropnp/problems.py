@@ -9,6 +9,7 @@ Axes: b problems, n points (padded with weight zero), k poses of each problem. C
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -164,6 +165,8 @@ def _adaptive_delta(
     used: Bool[Tensor, "b n 1"],
     relative_delta: float,
 ) -> Float[Tensor, " b"]:
+    if math.isinf(relative_delta):  # a constant: infinity times a gradient of zero would be NaN
+        return weights.new_full((len(weights),), math.inf)
     count = used.sum(1).clamp_min(1)
     mean = offsets.sum(1) / count
     variance = (torch.where(used, offsets - mean[:, None], 0.0).square().sum(1) / count).sum(-1)

@@ -44,7 +44,7 @@ class Minimum(NamedTuple):
 
 def weighted_residuals(
     problems: WeightedProblems, pose: Pose
-) -> tuple[Float[Tensor, "b 2*n"], Float[Tensor, "b 6 2*n"]]:
+) -> tuple[Float[Tensor, "b rows"], Float[Tensor, "b 6 rows"]]:
     """Residuals ``w o (pi(R X + t) - x)``, all u before all v, and their derivative by ``(w, v)``.
 
     Args:
