@@ -23,8 +23,9 @@ def train_refdet(
     """Train the reference detector by a recipe.
 
     Writes model.safetensors, metrics.jsonl and what the run resumes from, and before them those of the
-    descriptor, in the folder stage0, where the recipe begins with it. A run that was stopped goes on where it
-    stood when the command is given again.
+    descriptor, in the folder stage0, where the recipe begins with it, and those of the detector without
+    refined boxes, in the folder stage1, where the recipe ends with these. A run that was stopped goes on
+    where it stood when the command is given again.
 
     Args:
         recipe: a YAML file, such as configs/refdet/tiny.yaml.
@@ -38,23 +39,29 @@ def train_refdet(
     from dataclasses import replace
 
     from sightline.cli.console import make_console
-    from sightline.refdet.recipe import begin_with_descriptor, read_refdet_recipe
+    from sightline.refdet.recipe import begin_with_descriptor, begin_with_detector, read_refdet_recipe
     from sightline.training import fit
 
     console = make_console()
-    task, settings, stage0 = read_refdet_recipe(recipe, data_folder=data or output / "data")
+    task, settings, stage0, refinement = read_refdet_recipe(recipe, data_folder=data or output / "data")
     goes_on = "auto" if resume else None
     if stage0 is not None:
         first = replace(stage0.settings, device=device, checkpoint_dir=output / "stage0")
         result = fit(stage0.task, first, output / "stage0", resume=goes_on)
         _say(console, result)
         begin_with_descriptor(task.detector, result.weights)
-    settings = replace(settings, device=device, checkpoint_dir=output)
+    folder = output if refinement is None else output / "stage1"
+    settings = replace(settings, device=device, checkpoint_dir=folder)
     if minutes is not None:
         settings = replace(settings, max_minutes=minutes)
     if steps is not None:
         settings = replace(settings, steps=steps)
-    _say(console, fit(task, settings, output, resume=goes_on))
+    result = fit(task, settings, folder, resume=goes_on)
+    _say(console, result)
+    if refinement is not None:
+        last = replace(refinement.settings, device=device, checkpoint_dir=output)
+        begin_with_detector(refinement.task.detector, result.weights)
+        _say(console, fit(refinement.task, last, output, resume=goes_on))
 
 
 def _say(console: Console, result: RunResult) -> None:

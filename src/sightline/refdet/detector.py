@@ -27,6 +27,7 @@ from sightline.nn.fpn import FPN, STRIDES
 from sightline.nn.pictures import IMAGENET_MEAN, IMAGENET_STD
 from sightline.nn.pooling import area_pool
 from sightline.refdet.bank import TemplateBank
+from sightline.refdet.box_refinement import BoxRefiner
 from sightline.refdet.decode import RefDetMaps, decode_predictions
 from sightline.refdet.fusion import FusionType
 from sightline.refdet.head import DetectionHead
@@ -71,6 +72,7 @@ class ConvNeXtRefDet(nn.Module):
         drop_path_rate: of the backbone.
         late_strides: levels whose cells are compared in the second look: those of them that the pyramid has,
             or else its finest.
+        refine_boxes: whether the second look also says boxes, which must have been learned.
 
     Example:
         >>> model = ConvNeXtRefDet(16, 8, 16, backbone="nano", detection_stride=8).eval()
@@ -102,6 +104,7 @@ class ConvNeXtRefDet(nn.Module):
         separable_head: bool = True,
         drop_path_rate: float = 0.0,
         late_strides: Sequence[int] = (8, 16),
+        refine_boxes: bool = False,
     ) -> None:
         super().__init__()
         detection = (detection_stride,) if isinstance(detection_stride, int) else tuple(detection_stride)
@@ -125,6 +128,7 @@ class ConvNeXtRefDet(nn.Module):
             "separable_head": separable_head,
             "drop_path_rate": drop_path_rate,
             "late_strides": list(late_strides),
+            "refine_boxes": refine_boxes,
         }
         self.strides = detection
         self.template_scales = tuple(template_scales)
@@ -167,6 +171,7 @@ class ConvNeXtRefDet(nn.Module):
         self.head = DetectionHead(
             det_channels, num_convs=num_head_convs, dropout=head_dropout, separable=separable_head
         )
+        self.refiner = BoxRefiner(self.late_strides, descriptor_channels) if refine_boxes else None
         self.log_sharpness = nn.Parameter(torch.tensor(2.5))  # of the cosines of the second look
         # log odds from 1, the logit of the first look, and the evidence of the second, which no training
         # of the detector by gradients sees; by itself the first look counts alone

@@ -153,11 +153,19 @@ class LookGraph(nn.Module):
         pairs = [(f"level{s}.cells", f"level{s}.cell_shares") for s in self.model.late_strides]
         return ["part_valid", *(name for pair in pairs for name in pair)]
 
-    def forward(self, crops: Float[Tensor, "m 3 h w"], bank: tuple[Tensor, ...]) -> Tensor:
-        """``(m,)`` evidence."""
+    @property
+    def outputs(self) -> list[str]:
+        """What it gives, in order."""
+        return ["evidence"] if self.model.refiner is None else ["evidence", "edges"]
+
+    def forward(
+        self, crops: Float[Tensor, "m 3 h w"], bank: tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """``(m,)`` evidence and, from a detector that refines boxes, ``(m, 4)`` edges in shares of a crop."""
         valid, rest = bank[0][..., 0], bank[1:]
         stored = {s: Parts(rest[2 * i], rest[2 * i + 1]) for i, s in enumerate(self.model.late_strides)}
-        return compare_crops(self.model, crops, stored, valid)[0]
+        evidence, edges = compare_crops(self.model, crops, stored, valid)
+        return evidence[0] if edges is None else (evidence[0], edges[0])
 
 
 def _clip(boxes: Tensor, search: Tensor) -> Tensor:
@@ -263,7 +271,7 @@ def export_detector(
             write(onboard, inputs, paths[0], _onboard_shapes(), (["templates", "masks"], onboard.names))
             names = (["search", *onboard.names], ["boxes", "scores"])
             write(detect, searched, paths[1], _detect_shapes(onboard.names), names)
-            names = (["crops", *look.names], ["evidence"])
+            names = (["crops", *look.names], look.outputs)
             write(look, looked, paths[2], _look_shapes(look.names), names)
     manifest = _manifest(model, detect, file_format, paths, template_size, search_size, bank)
     write_json(folder / MANIFEST, manifest)
@@ -359,10 +367,13 @@ def _manifest(
             "look": {"crops": ["crops", 3, height, width], "bank": LookGraph(model).names},
         },
         "bank": tensors,
-        "outputs": {"boxes": [*boxes, 4], "scores": boxes, "evidence": ["crops"]},
+        "outputs": {"boxes": [*boxes, 4], "scores": boxes}
+        | {"evidence": ["crops"]}
+        | ({} if model.refiner is None else {"edges": ["crops", 4]}),
         "second_look": {
             "crop": "the box with the margin on each side, grown to the form of a template, in its size",
             "margin": MARGIN,
+            "edges": "x1 y1 x2 y2 of the object in shares of the crop, where there are any",
             "log_odds": "constant + first * log(score / (1 - score)) + second * evidence",
             **dict(zip(("constant", "first", "second"), model.rescoring.tolist(), strict=True)),
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +10,14 @@ from sightline.nn.descriptor import DescriptorNet
 from sightline.refdet.composites import CompositeSettings
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.losses import RefDetLoss
+from sightline.refdet.refinement import RefinementData, RefinementTask
 from sightline.refdet.template_pictures import TemplateSettings
 from sightline.refdet.training import CompositeData, RefDetTask
 from sightline.synthetic.crops import CropSettings
 from sightline.synthetic.sprites import SpriteSettings
 from sightline.training import TrainingTask, TrainSettings, read_recipe
-from sightline.training.choices import refuse_unknown
 from sightline.training.descriptor import DescriptorData, DescriptorTask
+from sightline.training.recipes import nested_values
 
 _NESTED: dict[str, Any] = {
     "sprites": SpriteSettings,
@@ -35,12 +35,28 @@ class Stage(NamedTuple):
     settings: TrainSettings
 
 
+class Refinement(NamedTuple):
+    """The training of the second look's boxes, and how."""
+
+    task: RefinementTask
+    settings: TrainSettings
+
+
 class RefDetRecipe(NamedTuple):
-    """What :func:`read_refdet_recipe` gives: the detector's training, and stage 0 where there is one."""
+    """What :func:`read_refdet_recipe` gives: the detector's training, and what comes before and after it.
+
+    Args:
+        task: the detector's.
+        settings: of its run.
+        stage0: the descriptor's training; None where the recipe has none.
+        refinement: the training of the boxes of the second look, on a detector of its own that begins as the
+            trained one (:func:`begin_with_detector`); None where the recipe has none.
+    """
 
     task: RefDetTask
     settings: TrainSettings
     stage0: Stage | None
+    refinement: Refinement | None
 
 
 def read_refdet_recipe(path: str | Path, *, data_folder: str | Path | None = None) -> RefDetRecipe:
@@ -51,7 +67,9 @@ def read_refdet_recipe(path: str | Path, *, data_folder: str | Path | None = Non
             :class:`CompositeData`), ``loss`` (of :class:`RefDetLoss`) and ``train`` (of
             :class:`sightline.training.TrainSettings`); where the descriptor is trained first also ``stage0``
             (of ``TrainSettings``) and ``stage0_data`` (of
-            :class:`~sightline.training.descriptor.DescriptorData`, by itself from the objects of ``data``).
+            :class:`~sightline.training.descriptor.DescriptorData`, by itself from the objects of ``data``);
+            where the second look learns to say boxes also ``refinement`` (of ``TrainSettings``) and
+            ``refinement_data`` (of :class:`~sightline.refdet.refinement.RefinementData`).
         data_folder: where sprites and backdrops are kept between runs; in memory unless given.
 
     Raises:
@@ -66,8 +84,10 @@ def read_refdet_recipe(path: str | Path, *, data_folder: str | Path | None = Non
         train=TrainSettings,
         stage0_data=DescriptorData,
         stage0=TrainSettings,
+        refinement_data=RefinementData,
+        refinement=TrainSettings,
     )
-    data = {name: _value(path, name, value) for name, value in recipe["data"].items()}
+    data = nested_values(path, "data", recipe["data"], _NESTED)
     if data_folder is not None:
         data["folder"] = data_folder
     model = ConvNeXtRefDet(**recipe["model"])
@@ -75,11 +95,20 @@ def read_refdet_recipe(path: str | Path, *, data_folder: str | Path | None = Non
     if recipe["stage0"]:
         shared = ("folder", "num_objects", "num_backdrops", "num_validation_objects", "sprites")
         values = {name: data[name] for name in shared if name in data}
-        values |= {name: _value(path, name, value) for name, value in recipe["stage0_data"].items()}
+        values |= nested_values(path, "stage0_data", recipe["stage0_data"], _NESTED)
         task = DescriptorTask(descriptor_of(model), DescriptorData(**values))
         stage0 = Stage(task, TrainSettings.of(recipe["stage0"]))
-    task = RefDetTask(model, CompositeData(**data), RefDetLoss(**recipe["loss"]))
-    return RefDetRecipe(task, TrainSettings.of(recipe["train"]), stage0)
+    composites = CompositeData(**data)
+    task = RefDetTask(model, composites, RefDetLoss(**recipe["loss"]))
+    refinement = None
+    if recipe["refinement"]:
+        options: dict[str, Any] = recipe["model"] | {"refine_boxes": True}
+        refined = ConvNeXtRefDet(**options)
+        crops = RefinementData(**recipe["refinement_data"])
+        refinement = Refinement(
+            RefinementTask(refined, composites, crops), TrainSettings.of(recipe["refinement"])
+        )
+    return RefDetRecipe(task, TrainSettings.of(recipe["train"]), stage0, refinement)
 
 
 def descriptor_of(model: ConvNeXtRefDet) -> DescriptorNet:
@@ -119,11 +148,22 @@ def begin_with_descriptor(model: ConvNeXtRefDet, weights: str | Path) -> LoadRep
     return report
 
 
-def _value(path: str | Path, name: str, value: Any) -> Any:  # noqa: ANN401  # what YAML holds
-    if isinstance(value, list):
-        return tuple(value)
-    if name in _NESTED and isinstance(value, Mapping):
-        kind = _NESTED[name]
-        refuse_unknown(f"{path}: data: {name}", value, list(kind.__dataclass_fields__))
-        return kind(**{key: _value(path, key, inner) for key, inner in value.items()})
-    return value
+def begin_with_detector(model: ConvNeXtRefDet, weights: str | Path) -> LoadReport:
+    """Fill a detector with those of the same one that cannot refine boxes yet.
+
+    Args:
+        model: the detector, with ``refine_boxes``.
+        weights: of the other.
+
+    Returns:
+        What was matched; ``missing`` is the refiner alone.
+
+    Raises:
+        ValueError: weights of another network.
+    """
+    report = load_weights(model, weights, strict=False)
+    absent = [name for name in report.missing if not name.startswith("refiner.")]
+    if absent or report.unexpected:
+        wrong = ", ".join([*absent, *report.unexpected])
+        raise ValueError(f"{weights}: expected a detector as the recipe's; they differ in {wrong}")
+    return report

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from sightline.geometry.boxes import iou_matrix
 from sightline.geometry.nms import matrix_nms
-from sightline.nn.late_interaction import Parts, any_template, late_interaction
+from sightline.nn.late_interaction import LARGEST_GRID, Parts, any_template, late_interaction
 from sightline.refdet.bank import TemplateBank
+from sightline.refdet.box_refinement import best_templates
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search
 from sightline.refdet.selection import Proposals, without_repeats
@@ -30,6 +31,20 @@ _AGREEING_IOU = 0.6
 _LEAST_SIDE_PX = 2.0
 _EDGE = 1e-6
 _NEWTON_STEPS, _RIDGE = 50, 1.0
+
+
+class Comparison(NamedTuple):
+    """What the second look says of crops.
+
+    Args:
+        evidence: ``(k, m)`` of each of k objects in each of m crops: cosines of the best template times a
+            learned factor, summed over the levels.
+        edges: ``(k, m, 4)`` x1 y1 x2 y2 of the object in shares of the crop; None from a detector that has
+            not learned them.
+    """
+
+    evidence: Float[Tensor, "k m"]
+    edges: Float[Tensor, "k m 4"] | None
 
 
 class Looked(NamedTuple):
@@ -46,35 +61,50 @@ class Looked(NamedTuple):
     evidence: Float[Tensor, " n"]
 
 
+def crop_regions(boxes: Float[Tensor, "n 4"], template_size: tuple[int, int]) -> Float[Tensor, "n 4"]:
+    """What a crop of each box shows: the box with its margin, grown to a template's form.
+
+    Args:
+        boxes: ``(n, 4)`` xyxy pixels, of positive size.
+        template_size: ``(width, height)`` pixels.
+
+    Returns:
+        ``(n, 4)`` float64 xyxy pixels, which may lie outside the picture.
+
+    Example:
+        >>> crop_regions(torch.tensor([[0.0, 0.0, 20.0, 10.0]]), (32, 32))
+        tensor([[-2., -7., 22., 17.]], dtype=torch.float64)
+    """
+    regions = []
+    for box in boxes.double():
+        margin = MARGIN * (box[2:] - box[:2]).max()
+        regions.append(grown_to_frame(torch.cat([box[:2] - margin, box[2:] + margin]), template_size))
+    return torch.stack(regions) if regions else boxes.double()
+
+
 def cut_crops(
-    image: UInt8[np.ndarray, "h w 3"], boxes: Float[Tensor, "n 4"], template_size: tuple[int, int]
+    image: UInt8[np.ndarray, "h w 3"], regions: Float[Tensor, "n 4"], template_size: tuple[int, int]
 ) -> Float[Tensor, "n 3 th tw"]:
     """Cut places out of a picture, each fitted into a template's frame.
 
     Args:
         image: ``(h, w, 3)`` uint8 RGB.
-        boxes: ``(n, 4)`` xyxy pixels, of positive size.
+        regions: ``(n, 4)`` xyxy pixels, of :func:`crop_regions`.
         template_size: ``(width, height)`` pixels.
 
     Returns:
         ``(n, 3, th, tw)`` float32 RGB in [0, 1]; what lies outside the picture is filled.
 
     Example:
-        >>> cut_crops(np.zeros((48, 64, 3), np.uint8), torch.tensor([[3.0, 4.0, 20.0, 30.0]]), (32, 32)).shape
+        >>> cut_crops(np.zeros((48, 64, 3), np.uint8), torch.tensor([[3.0, 4.0, 29.0, 30.0]]), (32, 32)).shape
         torch.Size([1, 3, 32, 32])
     """
-    crops = []
-    for box in boxes.double():
-        margin = MARGIN * (box[2:] - box[:2]).max()
-        region = grown_to_frame(torch.cat([box[:2] - margin, box[2:] + margin]), template_size)
-        crops.append(prepare_search(image, template_size, region=region).picture)
+    crops = [prepare_search(image, template_size, region=region).picture for region in regions]
     width, height = template_size
     return torch.stack(crops) if crops else torch.zeros(0, 3, height, width)
 
 
-def look_again(
-    model: ConvNeXtRefDet, crops: Float[Tensor, "m 3 h w"], bank: TemplateBank
-) -> Float[Tensor, "k m"]:
+def look_again(model: ConvNeXtRefDet, crops: Float[Tensor, "m 3 h w"], bank: TemplateBank) -> Comparison:
     """Compare crops with templates part by part, at one scale.
 
     Args:
@@ -82,10 +112,6 @@ def look_again(
         crops: ``(m, 3, h, w)`` RGB in [0, 1], each of a place that may show an object, of about the
             templates' size.
         bank: of k objects.
-
-    Returns:
-        ``(k, m)`` evidence of each object in each crop: cosines of the best template times a learned factor,
-        summed over the levels.
     """
     stored = {s: Parts(bank.levels[s].cells, bank.levels[s].cell_shares) for s in model.late_strides}
     return compare_crops(model, crops, stored, bank.part_valid[..., 0])
@@ -96,7 +122,7 @@ def compare_crops(
     crops: Float[Tensor, "m 3 h w"],
     stored: Mapping[int, Parts],
     valid: Bool[Tensor, "k n"],
-) -> Float[Tensor, "k m"]:
+) -> Comparison:
     """:func:`look_again` with that part of a bank alone that it needs.
 
     Args:
@@ -107,11 +133,21 @@ def compare_crops(
     """
     levels = dict(zip(model.fpn.strides, model.extract_features(crops), strict=True))
     evidence = torch.zeros(1, device=crops.device)
+    total = torch.zeros(1, device=crops.device)
+    described = {}
     for stride, (cells, shares) in stored.items():
-        own = model.matcher(stride).describe_parts(levels[stride])
-        cosines = late_interaction(cells.flatten(0, 1).float(), shares.flatten(0, 1), own.descriptors.float())
-        evidence = evidence + any_template(cosines.unflatten(0, valid.shape), model.log_sharpness, valid)
-    return evidence
+        own = model.matcher(stride).describe_parts(levels[stride]).descriptors.float()
+        cosines = late_interaction(cells.flatten(0, 1).float(), shares.flatten(0, 1), own)
+        cosines = cosines.unflatten(0, valid.shape)
+        evidence = evidence + any_template(cosines, model.log_sharpness, valid)
+        total, described[stride] = total + cosines, own
+    if model.refiner is None:
+        return Comparison(evidence, None)
+    count = len(valid)
+    templates = best_templates(total.masked_fill(~valid[..., None], -torch.inf), stored)
+    grids = {s: tuple(min(int(side), LARGEST_GRID) for side in levels[s].shape[-2:]) for s in stored}
+    edges = model.refiner(templates, {s: own.repeat(count, 1, 1) for s, own in described.items()}, grids)
+    return Comparison(evidence, edges.unflatten(0, (count, -1)))
 
 
 def look_twice(
@@ -132,7 +168,7 @@ def look_twice(
         bank: of the object.
         template_size: ``(width, height)`` pixels.
         most: how many places; of proposals at one place the best counts, its box averaged with those that
-            nearly agree.
+            nearly agree. Where the detector has learned to, the second look then says the box.
 
     Returns:
         The places, at most so many.
@@ -142,10 +178,21 @@ def look_twice(
     found = without_repeats(wide)
     found = found.select(found.scores.argsort(descending=True, stable=True)[:most])
     found = Proposals(_mean_boxes(found, wide), found.scores)
-    device = bank.part_valid.device
-    crops = cut_crops(image, found.boxes, template_size).to(device)
-    evidence = look_again(model, crops, bank)[0].cpu().double() if len(crops) else found.scores.new_zeros(0)
-    return Looked(found.boxes, torch.logit(found.scores.double(), _EDGE), evidence)
+    logits = torch.logit(found.scores.double(), _EDGE)
+    if not len(logits):
+        return Looked(found.boxes, logits, logits)
+    regions = crop_regions(found.boxes, template_size)
+    crops = cut_crops(image, regions, template_size).to(bank.part_valid.device)
+    evidence, edges = look_again(model, crops, bank)
+    boxes = found.boxes if edges is None else _placed(edges[0].cpu().double(), regions)
+    return Looked(boxes, logits, evidence[0].cpu().double())
+
+
+def _placed(edges: Tensor, regions: Tensor) -> Tensor:
+    """Boxes in pixels, of edges in shares of regions."""
+    corner, size = regions[:, :2].repeat(1, 2), (regions[:, 2:] - regions[:, :2]).repeat(1, 2)
+    boxes = corner + edges * size
+    return torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + _LEAST_SIDE_PX)], dim=1)
 
 
 def _mean_boxes(found: Proposals, voters: Proposals) -> Tensor:

@@ -63,6 +63,15 @@ class CompositeData:
     composites: CompositeSettings = field(default_factory=CompositeSettings)
     search_scales: tuple[float, ...] = (1.0, 0.5, 0.35)
 
+    def notes(self) -> dict[str, Any]:
+        """The sizes that the weights know."""
+        names = {
+            "search_size": "image_size",
+            "template_size": "template_size",
+            "search_scales": "search_scales",
+        }
+        return {name: list(getattr(self, source)) for name, source in names.items()}
+
     def training(self) -> CompositeDataset:
         """Pictures of training objects."""
         return self._dataset(
@@ -139,12 +148,7 @@ class RefDetTask(TrainingTask):
 
     def notes(self) -> dict[str, Any]:
         """The sizes that the weights know."""
-        names = {
-            "search_size": "image_size",
-            "template_size": "template_size",
-            "search_scales": "search_scales",
-        }
-        return {name: list(getattr(self.data, source)) for name, source in names.items()}
+        return self.data.notes()
 
     def training_samples(self) -> CompositeSamples:
         """New composites in every epoch."""
@@ -178,7 +182,9 @@ class RefDetTask(TrainingTask):
             return torch.zeros((), device=batch["search"].device)
         crops = looks.transpose(0, 1).flatten(0, 1)
         _, numbers = np.unique(batch["object_ids"], return_inverse=True)
-        return contrast(look_again(self.detector, crops, bank), torch.from_numpy(numbers).to(looks.device))
+        return contrast(
+            look_again(self.detector, crops, bank).evidence, torch.from_numpy(numbers).to(looks.device)
+        )
 
     def validate(self, batches: Iterable[RefDetBatch]) -> dict[str, float]:
         """AP50 with the right templates and, as a control, with those of the batch's next sample."""

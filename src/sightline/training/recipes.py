@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from yaml.constructor import ConstructorError
 
 from sightline.training.choices import refuse_unknown
 
-SECTIONS = ("model", "data", "loss", "train", "stage0_data", "stage0")
+SECTIONS = ("model", "data", "loss", "train")
 
 
 class _RecipeLoader(yaml.SafeLoader):
@@ -39,8 +40,8 @@ def read_recipe(path: str | Path, **builders: Callable[..., Any]) -> dict[str, d
     r"""Read a recipe and check its keys against what they are for.
 
     Args:
-        path: a YAML file with the sections ``model``, ``data``, ``loss`` and ``train``, and ``stage0_data``
-            and ``stage0`` of what comes before; each is optional.
+        path: a YAML file with the sections ``model``, ``data``, ``loss`` and ``train``, and those that the
+            builders name beside them; each is optional.
         builders: by section, the class or function whose arguments the section's keys are.
 
     Returns:
@@ -64,8 +65,9 @@ def read_recipe(path: str | Path, **builders: Callable[..., Any]) -> dict[str, d
         ValueError: ...tiny.yaml: train: unknown key 'learning_rate' ...
     """
     path = Path(path)
-    recipe = _read_yaml(path)
-    refuse_unknown(f"{path}", recipe, SECTIONS)
+    sections = tuple(dict.fromkeys((*SECTIONS, *builders)))
+    recipe = _read_yaml(path, sections)
+    refuse_unknown(f"{path}", recipe, sections)
     for section, builder in builders.items():
         values = recipe.setdefault(section, {})
         accepted = inspect.signature(builder).parameters.values()
@@ -76,7 +78,41 @@ def read_recipe(path: str | Path, **builders: Callable[..., Any]) -> dict[str, d
     return recipe
 
 
-def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
+def nested_values(
+    path: str | Path, section: str, values: Mapping[str, Any], kinds: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of a section, with lists as tuples and mappings as the dataclasses that they stand for.
+
+    Args:
+        path: of the recipe, for messages.
+        section: likewise.
+        values: by key.
+        kinds: by key, at any depth, the dataclass that its mapping fills.
+
+    Raises:
+        ValueError: an unknown key in one of the mappings.
+
+    Example:
+        >>> from sightline.training import TrainSettings
+        >>> values = {"size": [3, 4], "inner": {"lr": 0.1}}
+        >>> read = nested_values("tiny.yaml", "data", values, {"inner": TrainSettings})
+        >>> read["size"], read["inner"].lr
+        ((3, 4), 0.1)
+    """
+
+    def convert(name: str, value: Any) -> Any:  # noqa: ANN401  # what YAML holds
+        if isinstance(value, list):
+            return tuple(value)
+        if name in kinds and isinstance(value, Mapping):
+            kind = kinds[name]
+            refuse_unknown(f"{path}: {section}: {name}", value, [field.name for field in fields(kind)])
+            return kind(**{key: convert(key, inner) for key, inner in value.items()})
+        return value
+
+    return {name: convert(name, value) for name, value in values.items()}
+
+
+def _read_yaml(path: Path, expected: Sequence[str]) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such recipe")
     try:
@@ -85,7 +121,7 @@ def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
     recipe = {} if recipe is None else recipe
     if not isinstance(recipe, Mapping):
-        raise ValueError(f"{path}: expected sections ({', '.join(SECTIONS)}), got {type(recipe).__name__}")
+        raise ValueError(f"{path}: expected sections ({', '.join(expected)}), got {type(recipe).__name__}")
     sections = {name: {} if values is None else values for name, values in recipe.items()}
     for name, values in sections.items():
         if not isinstance(values, Mapping):
