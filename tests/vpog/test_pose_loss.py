@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from sightline.geometry.pnp.epropnp import EProPnP
 from sightline.geometry.poses import make_pose
 from sightline.synthetic.problems import make_pnp_problems
 from sightline.vpog.pose_loss import EProPnPLoss, normalise_weights
@@ -17,7 +18,7 @@ def test_confidences_learn_who_is_an_inlier():
     torch.manual_seed(0)
     points_3d, points_2d, K, pose, inliers = crops()
     logits = torch.zeros(4, 80, requires_grad=True)
-    criterion = EProPnPLoss()
+    criterion = EProPnPLoss(EProPnP(num_proposals=4, num_samples=128))
     optimiser = torch.optim.Adam([logits, *criterion.parameters()], lr=0.15)
     first = None
     for _ in range(25):
@@ -60,6 +61,7 @@ def test_no_points_give_zero_and_no_nan():
     outputs["loss"].backward()
     assert outputs["loss"] == 0
     assert outputs["solved"] == 0
+    assert confidence.grad is not None
     assert confidence.grad.isfinite().all()
 
 

@@ -94,7 +94,7 @@ def test_huber_minimum_is_scipys():
             step = torch.from_numpy(step)[None].requires_grad_()
             there = moved(first, step)
             value = pose_costs(one, Pose(there.R[:, None], there.t[:, None])).sum()
-            return float(value), torch.autograd.grad(value, step)[0][0].numpy()
+            return float(value.detach()), torch.autograd.grad(value, step)[0][0].numpy()
 
         answer = minimize(cost, np.zeros(6), jac=True, method="BFGS", options={"gtol": 1e-7})
         there = moved(first, torch.from_numpy(answer.x)[None])
