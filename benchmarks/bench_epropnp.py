@@ -2,8 +2,8 @@
 
 Problems: points in a ball of 100 mm at 600 mm, f = 572 px, 1 px of noise. The references minimise the same
 least squares from the same starts, one problem after the other; the reference of the cost is its formula, one
-pose after the other. Wall and CPU time (of all threads; other work on the machine hardly counts in it), median
-and interquartile range.
+pose after the other. Wall and CPU time (of all threads; other work on the machine hardly counts in it),
+median and interquartile range.
 
     python benchmarks/bench_epropnp.py [--repeats 20] [--threads 2]
 """
@@ -139,9 +139,8 @@ def benchmark_solver(repeats: int) -> None:
         return exp(step[:, :3]) @ start_R, start_t + step[:, 3:]
 
     reference = scipy()
-    print(
-        f"\n40 poses x 200 points, least squares\n{'':30}{'wall ms (IQR)':>20}{'CPU ms (IQR)':>20}{'from SciPy deg':>16}"
-    )
+    print("\n40 poses x 200 points, least squares")
+    print(f"{'':30}{'wall ms (IQR)':>20}{'CPU ms (IQR)':>20}{'from SciPy deg':>16}")
     for name, work, count in (("EPro-PnP", ours, repeats), ("OpenCV", opencv, repeats), ("SciPy", scipy, 2)):
         away = float(pose_errors(*work(), *reference).rotation_deg.max())
         print(f"{name:30}{measure(work, count)}{away:16.1e}")
