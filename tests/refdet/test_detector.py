@@ -210,13 +210,14 @@ def test_templates_move_the_scores_as_much_as_the_picture_does(model, pictures):
 def test_every_parameter_learns():
     torch.manual_seed(0)
     for stride in (4, (8, 16)):
-        model = ConvNeXtRefDet(16, 8, 16, detection_stride=stride, **SMALL)
+        model = ConvNeXtRefDet(16, 8, 16, detection_stride=stride, refine_boxes=True, **SMALL)
         for parameter in model.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
         bank = model.encode_templates(torch.rand(2, 3, 3, 64, 64))
         maps = model.detect_maps(torch.rand(2, 3, 64, 96), bank)
         loss = RefDetLoss()(maps, [torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.zeros(0, 4)])["loss"]
-        (loss + look_again(model, torch.rand(1, 3, 64, 64), bank).square().sum()).backward()
+        looked = look_again(model, torch.rand(1, 3, 64, 64), bank)
+        (loss + looked.evidence.square().sum() + looked.edges.sum()).backward()
         assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

@@ -15,6 +15,7 @@ from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.refdet.second_look import (
     MARGIN,
     Looked,
+    crop_regions,
     cut_crops,
     fit_rescoring,
     look_again,
@@ -42,7 +43,7 @@ def test_a_crop_shows_its_box_with_a_margin_in_the_middle():
     image = np.zeros((90, 120, 3), np.uint8)
     image[20:60, 30:50] = 255
     box = torch.tensor([[29.5, 19.5, 49.5, 59.5]])
-    crop = cut_crops(image, box, (48, 96))[0]
+    crop = cut_crops(image, crop_regions(box, (48, 96)), (48, 96))[0]
     assert crop.shape == (3, 96, 48)
     bright = (crop[0] > 0.5).nonzero()
     size = bright.amax(0) - bright.amin(0) + 1
@@ -51,7 +52,7 @@ def test_a_crop_shows_its_box_with_a_margin_in_the_middle():
     middle = (bright.amax(0) + bright.amin(0)) / 2
     assert middle.tolist() == pytest.approx([47.5, 23.5], abs=1.0)
     assert MARGIN == 0.1
-    outside = cut_crops(image, torch.tensor([[-20.5, -20.5, 9.5, 9.5]]), (32, 32))
+    outside = cut_crops(image, crop_regions(torch.tensor([[-20.5, -20.5, 9.5, 9.5]]), (32, 32)), (32, 32))
     assert outside[0, 0, 0, 0] > 0.3  # filled, not black
 
 
@@ -59,10 +60,10 @@ def test_the_evidence_of_a_template_for_itself_is_the_highest(detector):
     generator = torch.Generator().manual_seed(1)
     pictures = torch.rand(3, 3, 64, 64, generator=generator)
     bank = detector.model.encode_templates(pictures[:, None])
-    evidence = look_again(detector.model, pictures, bank)
+    evidence = look_again(detector.model, pictures, bank).evidence
     assert evidence.shape == (3, 3)
     assert (evidence.argmax(1) == torch.arange(3)).all()
-    single = look_again(detector.model, pictures, bank.select([1]))
+    single = look_again(detector.model, pictures, bank.select([1])).evidence
     assert torch.allclose(single[0], evidence[1], atol=1e-4)
 
 
@@ -114,18 +115,25 @@ def test_a_detector_looks_twice_once_it_has_learned_to(detector):
     model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
     twice = own.detect(image, banks)
     assert 0 < len(twice) <= own.settings.second_looks < len(once)
-    crops = cut_crops(image, twice.boxes[:1], own.settings.template_size)
+    regions = crop_regions(twice.boxes[:1], own.settings.template_size)
+    crops = cut_crops(image, regions, own.settings.template_size)
     with torch.no_grad():
-        evidence = look_again(model, crops, banks["thing"])[0, 0]
+        evidence = look_again(model, crops, banks["thing"]).evidence[0, 0]
     assert float(evidence.sigmoid()) == pytest.approx(float(twice.scores[0]), abs=1e-4)
     own.settings = replace(own.settings, second_looks=0)
     assert len(own.detect(image, banks)) == len(once)
 
 
-def test_fingerprints_tell_what_was_fitted(detector):
+def test_fingerprints_are_of_what_makes_banks(detector):
     model = ConvNeXtRefDet(**detector.model.config)
     model.load_state_dict(detector.model.state_dict())
     model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    assert ReferenceDetector(model).fingerprint == detector.fingerprint
+    refining = ConvNeXtRefDet(**dict(detector.model.config, refine_boxes=True))
+    refining.load_state_dict(model.state_dict(), strict=False)
+    assert ReferenceDetector(refining).fingerprint == detector.fingerprint
+    with torch.no_grad():
+        model.fpn.state_dict()[next(iter(model.fpn.state_dict()))].add_(0.1)
     assert ReferenceDetector(model).fingerprint != detector.fingerprint
 
 

@@ -163,7 +163,7 @@ def begin_with_detector(model: ConvNeXtRefDet, weights: str | Path) -> LoadRepor
     """
     report = load_weights(model, weights, strict=False)
     absent = [name for name in report.missing if not name.startswith("refiner.")]
-    if absent or report.unexpected:
-        wrong = ", ".join([*absent, *report.unexpected])
+    wrong = ", ".join([*absent, *report.unexpected, *report.mismatched])
+    if wrong:
         raise ValueError(f"{weights}: expected a detector as the recipe's; they differ in {wrong}")
     return report

@@ -31,6 +31,8 @@ from sightline.refdet.selection import Proposals, without_repeats
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
 from sightline.training.processes import require_device
 
+_WITHOUT_BANKS = ("rescoring", "refiner.")  # what is fitted when banks are made already
+
 
 class ReferenceDetector(BankDetector[TemplateBank]):
     """A detector with its model and settings; banks are made once for an object and given with each picture.
@@ -94,9 +96,12 @@ class ReferenceDetector(BankDetector[TemplateBank]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these weights from all others: features that a card keeps are of one fingerprint."""
-        digest = hashlib.sha256(json.dumps(self.model.config, sort_keys=True).encode())
+        """What tells the weights that make banks from all others: a card keeps banks of one fingerprint."""
+        config = {name: value for name, value in self.model.config.items() if name != "refine_boxes"}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
+            if name.startswith(_WITHOUT_BANKS):
+                continue
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

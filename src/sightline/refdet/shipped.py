@@ -1,9 +1,10 @@
-"""The weights that come with the package; beside them lies a card that says how they were made."""
+"""The weights of the reference detector that come with the package."""
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
+
+from sightline.nn.shipped import shipped_file
 
 
 def shipped_weights(name: str = "refdet-tiny") -> Path:
@@ -22,9 +23,4 @@ def shipped_weights(name: str = "refdet-tiny") -> Path:
         >>> shipped_weights().name
         'refdet-tiny.safetensors'
     """
-    folder = Path(str(resources.files("sightline"))) / "weights"
-    path = folder / f"{name}.safetensors"
-    if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in folder.glob("*.safetensors"))) or "none"
-        raise FileNotFoundError(f"{path}: no such weights come with the package; there are: {known}")
-    return path
+    return shipped_file(name)
