@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 from sightline.formats.refdet_templates import TemplatePicture
 from sightline.geometry import pixel_affine
 from sightline.nn.checkpoint import load_weights, read_config
+from sightline.nn.fingerprint import weights_fingerprint
 from sightline.objects.card import ObjectCard
 from sightline.objects.feature_cache import cached_features
 from sightline.refdet.bank import TemplateBank
@@ -98,13 +97,7 @@ class ReferenceDetector(BankDetector[TemplateBank]):
     def fingerprint(self) -> str:
         """What tells the weights that make banks from all others: a card keeps banks of one fingerprint."""
         config = {name: value for name, value in self.model.config.items() if name != "refine_boxes"}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            if name.startswith(_WITHOUT_BANKS):
-                continue
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_fingerprint(self.model, config, without=_WITHOUT_BANKS)
 
     @torch.inference_mode()
     def onboard(
