@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_nothing(bop, tmp_path, monkeypatch):
 
 
 def test_bad_requests_are_named(bop, tmp_path):
-    with pytest.raises(ValueError, match=r"expected one of bop, coco, .* got 'voc'"):
+    with pytest.raises(ValueError, match=r"expected one of bop, bop-webdataset, coco, .* got 'voc'"):
         convert(bop, "voc", tmp_path / "x", "coco")
     with pytest.raises(FileNotFoundError, match="absent: no such file or folder"):
         convert(tmp_path / "absent", "bop", tmp_path / "x", "coco")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-Layout = Literal["bop", "coco", "foundationpose", "megapose", "json", "yolo", "refdet"]
+Layout = Literal["bop", "bop-webdataset", "coco", "foundationpose", "megapose", "json", "yolo", "refdet"]
 
 
 def convert(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sightline.formats.bop_models import MM, object_name
-from sightline.formats.frames import Frame, FrameObject
+from sightline.formats.frames import Frame, FrameObject, MaskSource
 from sightline.formats.images import read_image_size
 from sightline.formats.json_files import Fields, read_json
 from sightline.formats.pixel_boxes import xyxy_from_bop
@@ -85,6 +85,21 @@ class BopScene(Sequence[Frame]):
             cam_from_world=entry.pose("cam_R_w2c", "cam_t_w2c", MM) if "cam_R_w2c" in entry else None,
         )
 
+    def visibility(self, image_id: int) -> list[tuple[int, float]]:
+        """Number and visible share of each object of an image, 1 where that is not told; opens no picture.
+
+        Raises:
+            ValueError: a key is missing or malformed.
+        """
+        if image_id not in self._truth:
+            return []
+        listed = self._entries("scene_gt.json", image_id, self._truth[image_id])
+        shares = [1.0] * len(listed)
+        if image_id in self._info:
+            infos = self._entries("scene_gt_info.json", image_id, self._info[image_id])
+            shares = [info.number("visib_fract") for info in infos]
+        return [(truth.integer("obj_id"), share) for truth, share in zip(listed, shares, strict=True)]
+
     def _load(self, name: str) -> dict[int, object]:
         path = self.folder / name
         content = Fields.of(read_json(path), path, "top level")
@@ -131,27 +146,51 @@ class BopScene(Sequence[Frame]):
         return [self._fields(name, f"image {image_id}, object {i}", entry) for i, entry in enumerate(value)]
 
     def _object(self, image_id: int, index: int, truth: Fields, info: Fields | None) -> FrameObject:
-        obj_id = truth.integer("obj_id")
-        found = FrameObject(
-            name=object_name(obj_id),
-            obj_id=obj_id,
-            cam_from_obj=truth.pose("cam_R_m2c", "cam_t_m2c", MM),
-            mask=self._mask("mask_visib", image_id, index),
-            mask_amodal=self._mask("mask", image_id, index),
-        )
-        if info is None:
-            return found
-        return replace(
-            found,
-            box=_seen_box(info, "bbox_visib"),
-            box_amodal=_seen_box(info, "bbox_obj"),
-            silhouette_px=info.integer("px_count_all") if "px_count_all" in info else None,
-            visibility=info.number("visib_fract"),
-        )
+        masks = [self._mask(kind, image_id, index) for kind in ("mask_visib", "mask")]
+        return object_of_truth(truth, info, *masks)
 
     def _mask(self, kind: str, image_id: int, index: int) -> Path | None:
         path = self.folder / kind / f"{image_id:06d}_{index:06d}.png"
         return path if path.is_file() else None
+
+
+def object_of_truth(
+    truth: Fields, info: Fields | None, mask: MaskSource | None, mask_amodal: MaskSource | None
+) -> FrameObject:
+    """One object as BOP annotates it.
+
+    Args:
+        truth: its entry of ``scene_gt``.
+        info: its entry of ``scene_gt_info``, where there is one.
+        mask: its visible pixels.
+        mask_amodal: its silhouette.
+
+    Raises:
+        ValueError: a key is missing or malformed.
+
+    Example:
+        >>> entry = {"obj_id": 5, "cam_R_m2c": [1, 0, 0, 0, 1, 0, 0, 0, 1], "cam_t_m2c": [0, 0, 700]}
+        >>> found = object_of_truth(Fields(entry, Path("scene_gt.json"), "image 3"), None, None, None)
+        >>> found.name, round(float(found.cam_from_obj[2, 3]), 6)
+        ('obj_000005', 0.7)
+    """
+    obj_id = truth.integer("obj_id")
+    found = FrameObject(
+        name=object_name(obj_id),
+        obj_id=obj_id,
+        cam_from_obj=truth.pose("cam_R_m2c", "cam_t_m2c", MM),
+        mask=mask,
+        mask_amodal=mask_amodal,
+    )
+    if info is None:
+        return found
+    return replace(
+        found,
+        box=_seen_box(info, "bbox_visib"),
+        box_amodal=_seen_box(info, "bbox_obj"),
+        silhouette_px=info.integer("px_count_all") if "px_count_all" in info else None,
+        visibility=info.number("visib_fract"),
+    )
 
 
 def _seen_box(info: Fields, key: str) -> Float[Tensor, "4"] | None:

@@ -16,7 +16,7 @@ from sightline.formats.atomic import atomic_folder
 from sightline.formats.bop_models import MM
 from sightline.formats.frame_files import put_depth, put_image, require_plain_camera
 from sightline.formats.frames import Frame, FrameObject, load_mask
-from sightline.formats.images import read_image_size, write_image, write_mask
+from sightline.formats.images import EncodedPicture, read_image_size, write_image, write_mask
 from sightline.formats.json_files import write_json
 from sightline.formats.pixel_boxes import bop_from_xyxy, box_of_mask
 from sightline.geometry.cameras import Camera
@@ -96,16 +96,16 @@ class BopSceneWriter:
             raise ValueError(f"{where}: there is a frame of this number already")
         self._write_image(frame, camera, where)
         scale = self._write_depth(frame)
-        self._cameras[frame.frame_id] = _camera_entry(frame, camera, scale)
+        self._cameras[frame.frame_id] = camera_entry(frame, camera, scale)
         depth = frame.read_depth()
         truth, info = [], []
         for index, found in enumerate(frame.objects):
-            truth.append(_truth_entry(found, f"{where}, object {index}"))
+            truth.append(truth_entry(found, f"{where}, object {index}"))
             info.append(self._write_masks(frame.frame_id, index, found, camera, depth))
         self._truth[frame.frame_id], self._info[frame.frame_id] = truth, info
 
     def _write_image(self, frame: Frame, camera: Camera, where: str) -> None:
-        is_file = isinstance(frame.image, Path)
+        is_file = isinstance(frame.image, Path | EncodedPicture)
         size = read_image_size(frame.image) if is_file else frame.read_image().shape[1::-1]
         if size != camera.image_size:
             raise ValueError(f"{where}: expected a picture of {camera.image_size} pixels, got {size}")
@@ -117,7 +117,7 @@ class BopSceneWriter:
 
     def _write_depth(self, frame: Frame) -> float:
         target = self._temporary / "depth" / f"{frame.frame_id:06d}.png"
-        return put_depth(frame, target, None if isinstance(frame.depth, Path) else self.depth_scale_mm)
+        return put_depth(frame, target, self.depth_scale_mm if isinstance(frame.depth, np.ndarray) else None)
 
     def _write_masks(
         self, frame_id: int, index: int, found: FrameObject, camera: Camera, depth: np.ndarray | None
@@ -131,7 +131,7 @@ class BopSceneWriter:
                     f"{camera.image_size} pixels, got {mask.shape[::-1]}"
                 )
             write_mask(self._temporary / kind / f"{frame_id:06d}_{index:06d}.png", mask)
-        return _info_entry(found, loaded.get("mask"), loaded.get("mask_visib"), depth)
+        return info_entry(found, loaded.get("mask"), loaded.get("mask_visib"), depth)
 
     def _finish(self, kind: type[BaseException] | None, *_failure: object) -> None:
         if kind is None:
@@ -144,21 +144,23 @@ def _rotation_and_mm(pose: Float[Tensor, "4 4"]) -> tuple[list[float], list[floa
     return pose[:3, :3].flatten().tolist(), (pose[:3, 3] / MM).tolist()
 
 
-def _camera_entry(frame: Frame, camera: Camera, depth_scale_mm: float) -> dict[str, Any]:
+def camera_entry(frame: Frame, camera: Camera, depth_scale_mm: float) -> dict[str, Any]:
+    """What ``scene_camera.json`` says of a frame."""
     entry: dict[str, Any] = {"cam_K": camera.K.flatten().tolist(), "depth_scale": depth_scale_mm}
     if frame.cam_from_world is not None:
         entry["cam_R_w2c"], entry["cam_t_w2c"] = _rotation_and_mm(frame.cam_from_world)
     return entry
 
 
-def _truth_entry(found: FrameObject, where: str) -> dict[str, Any]:
+def truth_entry(found: FrameObject, where: str) -> dict[str, Any]:
+    """One object of ``scene_gt.json``; `where` it is, for the error where it has no pose or number."""
     if found.cam_from_obj is None or found.obj_id is None:
         raise ValueError(f"{where} ({found.name}): expected a pose and an object number")
     R, t_mm = _rotation_and_mm(found.cam_from_obj)
     return {"cam_R_m2c": R, "cam_t_m2c": t_mm, "obj_id": found.obj_id}
 
 
-def _info_entry(
+def info_entry(
     found: FrameObject,
     silhouette: Bool[np.ndarray, "h w"] | None,
     visible: Bool[np.ndarray, "h w"] | None,

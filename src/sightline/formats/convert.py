@@ -13,6 +13,8 @@ from sightline.formats.atomic import atomic_folder
 from sightline.formats.bop_dataset import BopDataset, Target, write_targets
 from sightline.formats.bop_models import ModelInfo, object_name, write_models_info
 from sightline.formats.bop_scene import BopScene
+from sightline.formats.bop_shard_stream import read_whole_shards
+from sightline.formats.bop_shard_writing import write_bop_shards
 from sightline.formats.bop_writing import BopSceneWriter
 from sightline.formats.coco import CocoDataset, write_coco
 from sightline.formats.foundationpose import FoundationPoseFolder, write_foundationpose
@@ -30,7 +32,7 @@ from sightline.formats.yolo import YoloDataset, write_yolo
 from sightline.geometry.poses import split_pose
 from sightline.records import PoseEstimate
 
-FORMATS = ("bop", "coco", "foundationpose", "megapose", "json", "yolo", "refdet")
+FORMATS = ("bop", "bop-webdataset", "coco", "foundationpose", "megapose", "json", "yolo", "refdet")
 _COUNTED_VISIBILITY = 0.1  # BOP asks for objects of which a tenth is seen
 
 
@@ -73,8 +75,8 @@ def convert(
     Args:
         source: BOP: the data set or one scene; COCO and JSON: the file (or a folder with one JSON file);
             the others: the folder.
-        source_format: one of ``bop``, ``coco``, ``foundationpose``, ``megapose``, ``json``, ``yolo`` and
-            ``refdet`` (:mod:`sightline.formats.refdet_folder`).
+        source_format: one of ``bop``, ``bop-webdataset``, ``coco``, ``foundationpose``, ``megapose``,
+            ``json``, ``yolo`` and ``refdet`` (:mod:`sightline.formats.refdet_folder`).
         target: a folder; for ``json`` a file.
         target_format: likewise.
         split: of a BOP, YOLO or refdet data set, read or written.
@@ -140,6 +142,8 @@ def read_frames(source: str | Path, source_format: str, *, split: str = "test") 
             if (source / "scene_camera.json").is_file():
                 return FrameSet(BopScene(source))
             return BopDataset(source, split).frame_set()
+        case "bop-webdataset":
+            return read_whole_shards(source if any(source.glob("shard-*.tar")) else source / split)
         case "coco":
             dataset = CocoDataset(_json_file(source))
             return FrameSet(dataset, ignored=tuple(f"not read: {line}" for line in dataset.ignored.lines()))
@@ -266,6 +270,16 @@ def _targets(frame: Frame) -> list[Target]:
     return [Target(frame.scene_id, frame.frame_id, obj_id, n) for obj_id, n in sorted(counts.items())]
 
 
+def _write_shards(folder: Path, frames: FrameSet, losses: Losses, split: str) -> list[str]:
+    numbers = _object_numbers(frames)
+    numbered = (_numbered(frame, numbers, losses) for frame in frames.frames)
+    names = {number: name for name, number in numbers.items()}
+    count = write_bop_shards(folder / split, numbered, names=names)
+    losses["meshes"] += len(frames.meshes)
+    losses["symmetries"] += count_symmetric(frames.symmetries)
+    return [f"{count} shards"]
+
+
 def _write_coco(folder: Path, frames: FrameSet, losses: Losses, split: str) -> list[str]:
     named = []
     scenes = len({frame.scene_id for frame in frames.frames}) > 1
@@ -338,6 +352,7 @@ def _write_megapose(folder: Path, frames: FrameSet, losses: Losses, split: str) 
 
 _WRITERS: dict[str, Callable[[Path, FrameSet, Losses, str], list[str]]] = {
     "bop": _write_bop,
+    "bop-webdataset": _write_shards,
     "coco": _write_coco,
     "foundationpose": _write_foundationpose,
     "megapose": _write_megapose,

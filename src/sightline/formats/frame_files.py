@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sightline.formats.frames import Frame, MeshFile
-from sightline.formats.images import is_upright, write_depth, write_image
+from sightline.formats.images import EncodedPicture, is_upright, write_depth, write_image
 from sightline.formats.meshes import read_mesh
 from sightline.geometry.cameras import Camera
 from sightline.geometry.symmetry import SymmetryGroup
@@ -47,9 +47,10 @@ def put_image(frame: Frame, stem: Path, suffixes: Sequence[str] = (".png", ".jpg
     Returns:
         What was written.
     """
-    fits = isinstance(frame.image, Path) and frame.image.suffix.lower() in suffixes
-    if fits and is_upright(frame.image):
-        return _copy(frame.image, stem.with_name(stem.name + frame.image.suffix.lower()))
+    if isinstance(frame.image, Path | EncodedPicture):
+        suffix = frame.image.suffix.lower()
+        if suffix in suffixes and is_upright(frame.image):
+            return _copy(frame.image, stem.with_name(stem.name + suffix))
     target = stem.with_name(f"{stem.name}.png")
     write_image(target, frame.read_image())
     return target
@@ -67,7 +68,8 @@ def put_depth(frame: Frame, target: Path, depth_scale_mm: float | None) -> float
         The scale that the written file has, millimetres a step.
     """
     keeps = depth_scale_mm is None or depth_scale_mm == frame.depth_scale_mm
-    if keeps and isinstance(frame.depth, Path) and frame.depth.suffix.lower() == ".png":
+    is_file = isinstance(frame.depth, Path | EncodedPicture)
+    if keeps and is_file and frame.depth.suffix.lower() == ".png":
         _copy(frame.depth, target)
         return frame.depth_scale_mm
     scale = frame.depth_scale_mm if depth_scale_mm is None else depth_scale_mm
@@ -76,10 +78,13 @@ def put_depth(frame: Frame, target: Path, depth_scale_mm: float | None) -> float
     return scale
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _copy(source: Path | EncodedPicture, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, EncodedPicture):
+        target.write_bytes(source.data)
+        return target
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
-    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     return target
 

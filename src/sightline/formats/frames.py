@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from sightline.formats.images import read_depth, read_image, read_image_size, read_mask
+from sightline.formats.images import EncodedPicture, read_depth, read_image, read_image_size, read_mask
 from sightline.formats.pixel_boxes import box_of_mask
 from sightline.formats.rle import Rle
 from sightline.geometry.cameras import Camera
@@ -88,8 +88,8 @@ class Frame:
         objects: what is in it.
         scene_id: the scene's number.
         camera: None where the format has none.
-        image: ``(h, w, 3)`` uint8 RGB, or the file.
-        depth: ``(h, w)`` float metres, 0 where missing, or the file.
+        image: ``(h, w, 3)`` uint8 RGB, or the file, on disk or in memory.
+        depth: ``(h, w)`` float metres, 0 where missing, or the file, on disk or in memory.
         depth_scale_mm: millimetres in one step of a depth *file*.
         cam_from_world: ``(4, 4)`` float64, metres.
         size: ``(width, height)`` pixels, where the format says it beside camera and picture.
@@ -100,8 +100,8 @@ class Frame:
     objects: tuple[FrameObject, ...] = ()
     scene_id: int = 0
     camera: Camera | None = None
-    image: np.ndarray | Path | None = None
-    depth: np.ndarray | Path | None = None
+    image: np.ndarray | Path | EncodedPicture | None = None
+    depth: np.ndarray | Path | EncodedPicture | None = None
     depth_scale_mm: float = 1.0
     cam_from_world: Float[Tensor, "4 4"] | None = None
     size: tuple[int, int] | None = None
@@ -114,13 +114,13 @@ class Frame:
         """
         if self.image is None:
             raise ValueError(f"frame {self.name}: expected a picture, there is none")
-        return read_image(self.image) if isinstance(self.image, Path) else self.image
+        return self.image if isinstance(self.image, np.ndarray) else read_image(self.image)
 
     def read_depth(self) -> Float32[np.ndarray, "h w"] | None:
         """The depth map, ``(h, w)`` float32 metres, 0 where missing; None where the frame has none."""
-        if isinstance(self.depth, Path):
-            return read_depth(self.depth, self.depth_scale_mm)
-        return None if self.depth is None else self.depth.astype(np.float32)
+        if self.depth is None or isinstance(self.depth, np.ndarray):
+            return None if self.depth is None else self.depth.astype(np.float32)
+        return read_depth(self.depth, self.depth_scale_mm)
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -129,9 +129,22 @@ class Frame:
             return self.camera.image_size
         if self.size is not None:
             return self.size
-        if isinstance(self.image, Path):
-            return read_image_size(self.image)
-        return None if self.image is None else (self.image.shape[1], self.image.shape[0])
+        if self.image is None or isinstance(self.image, np.ndarray):
+            return None if self.image is None else (self.image.shape[1], self.image.shape[0])
+        return read_image_size(self.image)
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """Numbered frames, made when they are asked for; every sequence of frames is such."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Frame:
+        """The frame of a number from 0."""
+        ...
 
 
 class MeshFile(NamedTuple):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,28 @@ _ORIENTATION = 274  # EXIF tag; 5 to 8 are quarter turns
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def open_header(path: str | Path) -> Image.Image:
+@dataclass(frozen=True)
+class EncodedPicture:
+    """A picture file that lies in memory, such as a member of an archive.
+
+    Args:
+        name: where it comes from, for errors.
+        data: the bytes of the file.
+    """
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def suffix(self) -> str:
+        """Of its name, such as ``".jpg"``."""
+        return Path(self.name).suffix
+
+
+def open_header(path: str | Path | EncodedPicture) -> Image.Image:
     """Open a picture without decoding its pixels, as it is stored.
 
     Args:
@@ -33,20 +56,20 @@ def open_header(path: str | Path) -> Image.Image:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a picture.
     """
-    path = Path(path)
-    if not path.is_file():
+    source = io.BytesIO(path.data) if isinstance(path, EncodedPicture) else Path(path)
+    if isinstance(source, Path) and not source.is_file():
         raise FileNotFoundError(f"{path}: no such picture")
     try:
-        return Image.open(path)
+        return Image.open(source)
     except _BROKEN as error:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: str | Path, error: Exception) -> ValueError:
+def _damaged(path: str | Path | EncodedPicture, error: Exception) -> ValueError:
     return ValueError(f"{path}: expected a whole picture, it is damaged or none ({error})")
 
 
-def open_upright(path: str | Path) -> Image.Image:
+def open_upright(path: str | Path | EncodedPicture) -> Image.Image:
     """Decode a picture completely and turn it as its EXIF orientation says.
 
     Args:
@@ -67,7 +90,7 @@ def open_upright(path: str | Path) -> Image.Image:
             raise _damaged(path, error) from error
 
 
-def read_image_size(path: str | Path) -> tuple[int, int]:
+def read_image_size(path: str | Path | EncodedPicture) -> tuple[int, int]:
     """The size of a picture, upright, from its header alone.
 
     Args:
@@ -91,7 +114,7 @@ def read_image_size(path: str | Path) -> tuple[int, int]:
         return stored.size[::-1] if stored.getexif().get(_ORIENTATION, 1) >= 5 else stored.size
 
 
-def is_upright(path: str | Path) -> bool:
+def is_upright(path: str | Path | EncodedPicture) -> bool:
     """Whether a picture is stored as it is to be seen, without a turn that only EXIF tells.
 
     Args:
@@ -108,7 +131,7 @@ def is_upright(path: str | Path) -> bool:
         return stored.getexif().get(_ORIENTATION, 1) in (0, 1)
 
 
-def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(path: str | Path | EncodedPicture) -> UInt8[np.ndarray, "h w 3"]:
     """Read a picture of any kind as 8-bit RGB, upright.
 
     The EXIF orientation is applied; grey becomes RGB; 16 bits become 8 by scaling; transparent pixels are
@@ -142,7 +165,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     return np.array(image.convert("RGB"))
 
 
-def _to_eight_bits(values: np.ndarray, path: str | Path) -> UInt8[np.ndarray, "h w"]:
+def _to_eight_bits(values: np.ndarray, path: object) -> UInt8[np.ndarray, "h w"]:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"{path}: expected 16-bit values, got [{values.min()}, {values.max()}]")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -191,7 +214,9 @@ def _save(path: Path, save: Callable[[Path], None]) -> None:
         save(temporary)
 
 
-def read_depth(path: str | Path, depth_scale_mm: float | int = 1.0) -> Float32[np.ndarray, "h w"]:
+def read_depth(
+    path: str | Path | EncodedPicture, depth_scale_mm: float | int = 1.0
+) -> Float32[np.ndarray, "h w"]:
     """Read a depth map of 16-bit (or 32-bit) integers as metres along the optical axis.
 
     Args:
@@ -262,7 +287,7 @@ def write_depth(path: str | Path, depth: np.ndarray, depth_scale_mm: float | int
     _save(path, lambda temporary: Image.fromarray(steps.astype(np.uint16)).save(temporary))
 
 
-def _require_scale(path: str | Path, depth_scale_mm: float | int) -> None:
+def _require_scale(path: object, depth_scale_mm: float | int) -> None:
     if not (np.isfinite(depth_scale_mm) and depth_scale_mm > 0):
         raise ValueError(f"{path}: expected a positive depth_scale_mm, got {depth_scale_mm}")
 

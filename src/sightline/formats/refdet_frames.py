@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from sightline.formats.frames import Frame, FrameSet, Losses
+from sightline.formats.images import EncodedPicture
 from sightline.formats.refdet_folder import FRAME, RefDetFolder, RefDetSample
 from sightline.formats.refdet_templates import read_template
 from sightline.formats.refdet_writing import write_refdet_folder
@@ -71,6 +72,7 @@ def _samples(frames: Sequence[Frame], losses: Losses) -> Iterator[RefDetSample]:
         size = frame.image_size
         if frame.image is None or size is None:
             raise ValueError(f"frame {frame.name}: expected a picture, there is none")
+        image = frame.read_image() if isinstance(frame.image, EncodedPicture) else frame.image
         losses["pictures without objects"] += not frame.objects
         losses["cameras"] += frame.camera is not None
         losses["depth maps"] += frame.depth is not None
@@ -86,4 +88,4 @@ def _samples(frames: Sequence[Frame], losses: Losses) -> Iterator[RefDetSample]:
         for name, own in sorted(boxes.items()):
             stem = Path(frame.name).stem
             label = stem if stem.startswith(f"{name}{FRAME}") else f"{stem}:{name}"
-            yield RefDetSample(label, name, torch.stack(own), frame.image, size)
+            yield RefDetSample(label, name, torch.stack(own), image, size)
