@@ -145,6 +145,26 @@ def geodesic_distance(
     return torch.atan2(sine, 1 - difference.square().sum((-2, -1)) / 4)
 
 
+def twist_about_z(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """The angle of the turn about z that a rotation is, apart from a tilt of z.
+
+    ``R = tilt @ turn``, where the tilt's axis is perpendicular to z; with the quaternion (w, x, y, z) of R
+    the angle is ``2 atan2(z, w)``. Of the rotation between two cameras it says how far their pictures are
+    turned.
+
+    Args:
+        R: ``(*batch, 3, 3)`` rotations; one that turns z over has no such angle.
+
+    Returns:
+        ``(*batch)`` radians in [-pi, pi], from the x axis towards the y axis.
+
+    Example:
+        >>> twist_about_z(exp(torch.tensor([0.0, 0, 0.3])))
+        tensor(0.3000)
+    """
+    return torch.atan2(R[..., 1, 0] - R[..., 0, 1], R[..., 0, 0] + R[..., 1, 1])
+
+
 def rot6d_to_matrix(
     rot6d: Float[Tensor, "*batch 6"], convention: str = "rows"
 ) -> Float[Tensor, "*batch 3 3"]:

@@ -121,13 +121,13 @@ class PoseBank:
         if not path.is_file():
             if not self.draw:
                 raise FileNotFoundError(f"{path}: no such views")
-            _write_views(path, draw_pose_views(index, self.split, self.settings))
+            write_views(path, draw_pose_views(index, self.split, self.settings))
         return path
 
     def _load(self, index: int) -> ObjectViews:
         if self._folder is None:
             return draw_pose_views(index, self.split, self.settings)
-        return _map_views(self._ensure(index))
+        return map_views(self._ensure(index))
 
 
 def _folder_name(settings: PoseViewSettings) -> str:
@@ -135,7 +135,8 @@ def _folder_name(settings: PoseViewSettings) -> str:
     return f"pose-views-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
 
-def _write_views(path: Path, views: ObjectViews) -> None:
+def write_views(path: Path, views: ObjectViews) -> None:
+    """Write the views of an object as safetensors, whole or not at all."""
     from safetensors.numpy import save_file
 
     arrays = {key: np.ascontiguousarray(array) for key, array in views.arrays().items()}
@@ -143,8 +144,12 @@ def _write_views(path: Path, views: ObjectViews) -> None:
         save_file(arrays, temporary, metadata={"form": _FORM, "name": views.name})
 
 
-def _map_views(path: Path) -> ObjectViews:
-    """Arrays that lie in the file: nothing is read before it is looked at."""
+def map_views(path: Path) -> ObjectViews:
+    """Views whose arrays lie in the file: nothing is read before it is looked at.
+
+    Raises:
+        ValueError: a file that is damaged, truncated or of another form.
+    """
     header, start = _read_header(path)
     said = header.pop("__metadata__", {})
     if said.get("form") != _FORM:

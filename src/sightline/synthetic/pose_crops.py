@@ -62,7 +62,8 @@ class PoseCrop(NamedTuple):
         template_types: ``(t,)`` int64, 0 for positives and 1 for negatives.
         diameter: of the object, metres.
         object_index: its number in the bank.
-        crop_from_image: ``(2, 3)`` float64, a scale and a shift from the picture that was cropped.
+        crop_from_image: ``(2, 3)`` float64 from the picture that was cropped: a scale and a shift, and a turn
+            where a picture with objects in it was turned.
     """
 
     query: Float[Tensor, "3 s s"]
@@ -194,8 +195,8 @@ class PoseCrops:
         poses = nearest_equivalents(views, upright)
         rows, types = choose(rng, upright, poses)
         templates = [views.templates.view(int(row)) for row in rows]
-        crop = _join(number, views.diameter, warped, picture, seen, templates, poses[rows], types, look)
-        return _without_colors(crop) if gray else crop
+        crop = join_crop(number, views.diameter, warped, picture, seen, templates, poses[rows], types, look)
+        return without_colors(crop) if gray else crop
 
     def _compose(
         self, rng: np.random.Generator, number: int, warped: WarpedView, look: Look, fill: float
@@ -220,7 +221,7 @@ class PoseCrops:
         picture[beyond] = 0
         seen &= ~beyond
         if rng.uniform() >= settings.background_share:
-            picture[~_segmented(rng, seen)] = 0
+            picture[~segmented(rng, seen)] = 0
         return picture, seen
 
     def _lay_other(
@@ -310,7 +311,7 @@ def nearest_equivalents(views: ObjectViews, upright: Float[Tensor, "4 4"]) -> Fl
     return symmetric_align(poses, upright.expand_as(poses), group)
 
 
-def _join(
+def join_crop(
     number: int,
     diameter: float,
     warped: WarpedView,
@@ -321,7 +322,19 @@ def _join(
     types: Tensor,
     look: Look,
 ) -> PoseCrop:
-    """All of it as tensors, mirrored if the look is."""
+    """All of a crop as tensors, mirrored if the look is.
+
+    Args:
+        number: of the object.
+        diameter: of the object, metres.
+        warped: its geometry.
+        picture: ``(s, s, 3)`` uint8 RGB, in the look's colours.
+        seen: ``(s, s)`` bool, what is seen of the object.
+        templates: in the object's own colours.
+        poses: ``(t, 4, 4)`` of the templates.
+        types: ``(t,)`` 0 for positives and 1 for negatives.
+        look: how the object differs from its templates.
+    """
     side = len(seen)
     K, pose, crop = warped.K, warped.cam_from_obj, warped.crop_from_image
     template_K, template_pose = np.stack([each.K for each in templates]), poses.numpy()
@@ -334,7 +347,7 @@ def _join(
         K, template_K = mirror_camera(K, side), mirror_camera(template_K, side)
         pose, template_pose = mirror_pose(pose), mirror_pose(template_pose)
         # the picture that was cropped is mirrored about its own first column
-        crop = crop * [[1, 1, -1], [1, 1, 1]] + [[0, 0, side - 1], [0, 0, 0]]
+        crop = crop * [[1, -1, -1], [-1, 1, 1]] + [[0, 0, side - 1], [0, 0, 0]]
         layers = (query, depth, mask, pictures, depths, masks)
         query, depth, mask, pictures, depths, masks = (each.flip(-1) for each in layers)
     return PoseCrop(
@@ -355,7 +368,8 @@ def _join(
     )
 
 
-def _without_colors(crop: PoseCrop) -> PoseCrop:
+def without_colors(crop: PoseCrop) -> PoseCrop:
+    """The same crop and templates in grey."""
     shares = torch.tensor(_LUMA).view(3, 1, 1)
     query, templates = (
         (each * shares).sum(-3, keepdim=True).expand_as(each).contiguous()
@@ -377,7 +391,7 @@ def _draw_shadow(rng: np.random.Generator, canvas: np.ndarray, patch: Patch) -> 
     darken(canvas, patch, place, strength=rng.uniform(0.2, 0.55), softness=side * rng.uniform(0.01, 0.05))
 
 
-def _segmented(rng: np.random.Generator, seen: np.ndarray) -> np.ndarray:
+def segmented(rng: np.random.Generator, seen: np.ndarray) -> np.ndarray:
     """What a segmentation takes for the object: right, or a little too much or too little."""
     kernel = np.ones((3, 3), np.uint8)
     change = (None, cv2.dilate, cv2.erode)[int(rng.integers(3))]

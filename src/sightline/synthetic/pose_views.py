@@ -21,7 +21,7 @@ from sightline.geometry.rotations import exp
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.geometry.viewpoints import view_poses
 from sightline.records import TriangleMesh
-from sightline.rendering import RenderResult, fit_camera, render_views
+from sightline.rendering import PreparedMesh, RenderResult, fit_camera, render_views
 from sightline.synthetic.exam import exam_object
 from sightline.synthetic.exam_settings import EXAM
 from sightline.synthetic.lighting import LightSettings, draw_lights
@@ -64,16 +64,16 @@ class PoseView(NamedTuple):
     """One view, whole.
 
     Args:
-        color: ``(s, s, 3)`` uint8 RGB, black outside the object.
-        depth: ``(s, s)`` float32 metres, 0 outside the object.
-        mask: ``(s, s)`` bool.
+        color: ``(h, w, 3)`` uint8 RGB, black outside the object.
+        depth: ``(h, w)`` float32 metres, 0 outside the object.
+        mask: ``(h, w)`` bool.
         K: ``(3, 3)`` float64 pixels.
         cam_from_obj: ``(4, 4)`` float64 metres.
     """
 
-    color: UInt8[np.ndarray, "s s 3"]
-    depth: Float32[np.ndarray, "s s"]
-    mask: Bool[np.ndarray, "s s"]
+    color: UInt8[np.ndarray, "h w 3"]
+    depth: Float32[np.ndarray, "h w"]
+    mask: Bool[np.ndarray, "h w"]
     K: Float64[np.ndarray, "3 3"]
     cam_from_obj: Float64[np.ndarray, "4 4"]
 
@@ -226,11 +226,7 @@ def draw_pose_views(index: int, split: str, settings: PoseViewSettings) -> Objec
     """
     rng = np.random.default_rng([EXAM.object_seeds[split][0] + index, _STREAM])
     thing = exam_object(index, split)
-    mesh, side = thing.mesh, settings.template_px
-    distance = settings.template_distance * mesh.diameter
-    poses = view_poses(settings.num_templates, distance)
-    K = sphere_camera(_radius(mesh), distance, side, settings.template_fill).expand(len(poses), 3, 3)
-    templates = render_views(thing.prepared, poses, K, (side, side), samples=settings.template_samples)
+    mesh = thing.mesh
     query_poses = _draw_poses(rng, mesh.diameter, settings)
     query_K = fit_camera(mesh, query_poses, (settings.query_px, settings.query_px), 0.97)
     layers: list[RenderResult] = []
@@ -244,9 +240,30 @@ def draw_pose_views(index: int, split: str, settings: PoseViewSettings) -> Objec
         thing.name,
         float(mesh.diameter),
         thing.symmetries,
-        pack_views(templates, K, poses),
+        draw_templates(thing.prepared, settings),
         pack_views(lit, query_K, query_poses),
     )
+
+
+def draw_templates(prepared: PreparedMesh, settings: PoseViewSettings) -> PackedViews:
+    """Draw the templates of a mesh: without lamps, from all around, z upwards.
+
+    Args:
+        prepared: the mesh, metres.
+        settings: how.
+
+    Returns:
+        The views.
+
+    Raises:
+        ValueError: a view that does not show the object.
+    """
+    mesh, side = prepared.mesh, settings.template_px
+    distance = settings.template_distance * mesh.diameter
+    poses = view_poses(settings.num_templates, distance)
+    K = sphere_camera(_radius(mesh), distance, side, settings.template_fill).expand(len(poses), 3, 3)
+    drawn = render_views(prepared, poses, K, (side, side), samples=settings.template_samples)
+    return pack_views(drawn, K, poses)
 
 
 def sphere_camera(radius: float, distance: float, side: int, fill: float) -> Tensor:

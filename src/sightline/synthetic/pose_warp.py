@@ -40,13 +40,81 @@ class WarpedView(NamedTuple):
     crop_from_image: Float64[np.ndarray, "2 3"]
 
 
+class TurnedCrop(NamedTuple):
+    """A square crop of a turned picture, as geometry.
+
+    Args:
+        affine: ``(2, 3)`` float64, crop pixels from picture pixels.
+        crop_from_turned: ``(2, 3)`` float64, from the turned picture's pixels: a scale and a shift.
+        K: ``(3, 3)`` float64 of the crop, square pixels.
+        turn: ``(2, 2)`` float64, by which the camera turns about its axis.
+    """
+
+    affine: Float64[np.ndarray, "2 3"]
+    crop_from_turned: Float64[np.ndarray, "2 3"]
+    K: Float64[np.ndarray, "3 3"]
+    turn: Float64[np.ndarray, "2 2"]
+
+    def pose(self, cam_from_obj: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
+        """What a pose is for the turned camera."""
+        turned = cam_from_obj.copy()
+        turned[:2] = self.turn @ turned[:2]
+        return turned
+
+
+def turned_crop(
+    K: Float64[np.ndarray, "3 3"],
+    pixels: Float64[np.ndarray, "n 2"],
+    angle: float,
+    fill: float,
+    shift: tuple[float, float],
+    side: int,
+) -> TurnedCrop:
+    """Turn a picture about its principal point and cut a square around some of its pixels.
+
+    Pixels that are not square become so before the turn, because only then a turn of the picture is one of
+    the camera.
+
+    Args:
+        K: of the picture, pixels.
+        pixels: ``(n, 2)`` (x, y) to be framed.
+        angle: of the turn, radians, from the x axis towards the y axis.
+        fill: longer side of the box around the turned pixels, in shares of the crop.
+        shift: of the crop from the middle of that box, in shares of the box's longer side.
+        side: of the crop, pixels.
+
+    Returns:
+        The crop.
+
+    Example:
+        >>> K = np.array([[50.0, 0, 31.5], [0, 50, 31.5], [0, 0, 1]])
+        >>> corners = np.array([[20.0, 20.0], [29.0, 24.0]])
+        >>> turned_crop(K, corners, 0.0, 0.5, (0.0, 0.0), 40).K[0].tolist()
+        [100.0, 0.0, 33.5]
+    """
+    focal, center = K[0, 0], K[:2, 2]
+    square = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]]) @ np.linalg.inv(K)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    about = np.vstack([np.column_stack([turn, center - turn @ center]), [0, 0, 1]])
+    turned_from_image = about @ square
+    spread = pixels @ turned_from_image[:2, :2].T + turned_from_image[:2, 2]
+    low, high = spread.min(0), spread.max(0)
+    longer = float((high - low).max()) + 1
+    scale = side * fill / longer
+    middle = (low + high) / 2 + np.asarray(shift) * longer
+    crop = np.column_stack([scale * np.eye(2), (side - 1) / 2 - scale * middle])
+    affine = crop @ turned_from_image
+    straight = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]])
+    return TurnedCrop(affine, crop, np.vstack([crop, [0, 0, 1]]) @ straight, turn)
+
+
 def warp_view(
     view: PoseView, angle: float, fill: float, shift: tuple[float, float], side: int, diameter: float
 ) -> WarpedView:
     """Turn a view and cut a square out of it.
 
     Args:
-        view: with square pixels.
+        view: of any size.
         angle: of the turn, radians, from the x axis towards the y axis.
         fill: longer side of the box around the turned silhouette, in shares of the crop.
         shift: of the crop from the middle of that box, in shares of the box's longer side.
@@ -64,27 +132,29 @@ def warp_view(
         >>> max(int(np.ptp(places)) + 1 for places in np.nonzero(warped.mask))
         32
     """
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    center = view.K[:2, 2]
     rows, columns = np.nonzero(view.mask)
-    spread = (np.stack([columns, rows], axis=-1) - center) @ turn.T + center
-    low, high = spread.min(0), spread.max(0)
-    longer = float((high - low).max()) + 1
-    scale = side * fill / longer
-    middle = (low + high) / 2 + np.asarray(shift) * longer
-    crop = np.column_stack([scale * np.eye(2), (side - 1) / 2 - scale * middle])
-    affine = np.column_stack([scale * turn, scale * (center - turn @ center) + crop[:, 2]])
-    layers, depth = _resample(view, affine, side, _EDGE * diameter)
-    K, pose = np.vstack([crop, [0, 0, 1]]) @ view.K, view.cam_from_obj.copy()
-    pose[:2] = turn @ pose[:2]
-    return WarpedView(layers, depth, depth > 0, K, pose, crop)
+    pixels = np.stack([columns, rows], axis=-1).astype(np.float64)
+    made = turned_crop(view.K, pixels, angle, fill, shift, side)
+    layers, depth = resample_view(view, made.affine, side, diameter)
+    pose = made.pose(view.cam_from_obj)
+    return WarpedView(layers, depth, depth > 0, made.K, pose, made.crop_from_turned)
 
 
-def _resample(
-    view: PoseView, affine: np.ndarray, side: int, edge: float
+def resample_view(
+    view: PoseView, affine: Float64[np.ndarray, "2 3"], side: int, diameter: float
 ) -> tuple[UInt8[np.ndarray, "s s 4"], Float32[np.ndarray, "s s"]]:
-    """Colours with alpha, and depth, in the grid of the crop."""
-    size, mask = (side, side), view.mask
+    """Colours with alpha, and depth, in the grid of a crop.
+
+    Args:
+        view: of the object, of any size.
+        affine: ``(2, 3)``, crop pixels from those of the view.
+        side: of the crop, pixels.
+        diameter: of the object, metres.
+
+    Returns:
+        ``(s, s, 4)`` uint8 RGBA, colours multiplied by alpha, and ``(s, s)`` float32 metres, 0 outside.
+    """
+    size, mask, edge = (side, side), view.mask, _EDGE * diameter
     alpha = mask.view(np.uint8) * np.uint8(255)
     layers = cv2.warpAffine(np.dstack([view.color, alpha]), affine, size, flags=cv2.INTER_LINEAR)
     inverse = np.divide(1, view.depth, out=np.zeros_like(view.depth), where=mask)
@@ -97,7 +167,7 @@ def _resample(
     return layers, depth
 
 
-def _edges(view: PoseView, inverse: np.ndarray, edge: float) -> Float32[np.ndarray, "s s"]:
+def _edges(view: PoseView, inverse: np.ndarray, edge: float) -> Float32[np.ndarray, "h w"]:
     """1 at the pixels beside a step of the depth or a sharp bend of it, which a plane never has."""
     depth, mask = view.depth, view.mask
     kernel = np.ones((3, 3), np.uint8)

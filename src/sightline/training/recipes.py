@@ -102,7 +102,7 @@ def nested_values(
 
     def convert(name: str, value: Any) -> Any:  # noqa: ANN401  # what YAML holds
         if isinstance(value, list):
-            return tuple(value)
+            return tuple(convert(name, each) for each in value)
         if name in kinds and isinstance(value, Mapping):
             kind = kinds[name]
             refuse_unknown(f"{path}: {section}: {name}", value, [field.name for field in fields(kind)])

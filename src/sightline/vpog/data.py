@@ -1,4 +1,4 @@
-"""What pose networks learn from: generated crops of an object with templates of it, as batches.
+"""What pose networks learn from: crops of an object with templates of it, generated or taken, as batches.
 
 Each query comes with templates that show much of what it shows (positives: near in view direction) and with
 such that show next to nothing of it (negatives: from at least 90 degrees away), for which every patch's right
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,8 +19,53 @@ from torch.utils.data import Dataset
 
 from sightline.geometry.rotations import angle_between
 from sightline.geometry.viewpoints import view_direction
-from sightline.synthetic.pose_crops import PoseCrop, PoseCrops
+from sightline.synthetic.pose_crops import ChooseTemplates, PoseCrop
 from sightline.vpog.template_selector import TemplateSelector
+
+
+@runtime_checkable
+class CropSource(Protocol):
+    """What draws numbered crops, generated or taken from a data set.
+
+    See :class:`~sightline.synthetic.pose_crops.PoseCrops`, :class:`~sightline.vpog.scene_crops.SceneCrops`
+    and :class:`MixedCrops`.
+    """
+
+    def __len__(self) -> int:
+        """How many numbers there are."""
+        ...
+
+    def draw(self, number: int, rng: np.random.Generator, choose: ChooseTemplates) -> PoseCrop:
+        """The crop of a number, drawn by a generator, with the templates that are chosen."""
+        ...
+
+
+class MixedCrops:
+    """Crops of several sources, each as often as its share says.
+
+    Args:
+        sources: with crops of one size and as many templates.
+        shares: of each source; they need not add up to 1.
+
+    Raises:
+        ValueError: no source, or shares of another number, below 0, or all 0.
+    """
+
+    def __init__(self, sources: Sequence[CropSource], shares: Sequence[float]) -> None:
+        weights = np.asarray(shares, np.float64)
+        if not len(sources) or len(weights) != len(sources) or (weights < 0).any() or not weights.sum() > 0:
+            raise ValueError(
+                f"shares: expected one of at least 0 for each of {len(sources)} sources, got {shares}"
+            )
+        self.sources, self.shares = list(sources), weights / weights.sum()
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self.sources)
+
+    def draw(self, number: int, rng: np.random.Generator, choose: ChooseTemplates) -> PoseCrop:
+        """A crop of one of the sources, which the generator chooses; the number goes round in it."""
+        source = self.sources[int(rng.choice(len(self.sources), p=self.shares))]
+        return source.draw(number % len(source), rng, choose)
 
 
 class PoseCropBatch(TypedDict):
@@ -89,7 +134,7 @@ def collate(crops: Sequence[PoseCrop]) -> PoseCropBatch:
 
 
 class VPOGTrainDataset(Dataset):
-    """Generated crops as a data set and as samples of the trainer; the objects take turns.
+    """Crops as a data set and as samples of the trainer; the numbers of their source take turns.
 
     Args:
         crops: what draws them.
@@ -106,6 +151,7 @@ class VPOGTrainDataset(Dataset):
     Example:
         >>> from sightline.synthetic.backdrops import BackdropBank
         >>> from sightline.synthetic.pose_bank import PoseBank
+        >>> from sightline.synthetic.pose_crops import PoseCrops
         >>> from sightline.synthetic.pose_views import PoseViewSettings
         >>> tiny = PoseViewSettings(num_templates=42, template_px=32, num_queries=2, query_px=32)
         >>> crops = PoseCrops(PoseBank(2, settings=tiny), BackdropBank(1, image_size=(64, 48)))
@@ -116,7 +162,7 @@ class VPOGTrainDataset(Dataset):
 
     def __init__(
         self,
-        crops: PoseCrops,
+        crops: CropSource,
         selector: TemplateSelector | None = None,
         *,
         length: int = 20_000,

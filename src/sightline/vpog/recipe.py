@@ -7,13 +7,21 @@ from typing import Any, NamedTuple
 
 from sightline.synthetic.pose_crops import PoseCropSettings
 from sightline.synthetic.pose_views import PoseViewSettings
+from sightline.synthetic.sensor import SensorSettings
 from sightline.training import TrainSettings, read_recipe
 from sightline.training.recipes import nested_values
 from sightline.vpog.encoder import TinyEncoder, begin_with_descriptor
 from sightline.vpog.model import VPOGModel
+from sightline.vpog.scene_data import SceneData
 from sightline.vpog.training import PoseData, VPOGLoss, VPOGTask
 
-_NESTED: dict[str, Any] = {"views": PoseViewSettings, "crops": PoseCropSettings}
+_NESTED: dict[str, Any] = {
+    "views": PoseViewSettings,
+    "crops": PoseCropSettings,
+    "sensor": SensorSettings,
+    "scenes": SceneData,
+    "validation_scenes": SceneData,
+}
 
 
 class VPOGRecipe(NamedTuple):

@@ -16,7 +16,7 @@ from sightline.synthetic.pose_crops import PoseCrop, PoseCrops, PoseCropSettings
 from sightline.synthetic.pose_views import PoseViewSettings
 from sightline.training import TrainingTask
 from sightline.vpog.correspondence import CorrespondenceBuilder, PatchMatches, TemplateSurfaces
-from sightline.vpog.data import PoseCropBatch, VPOGTrainDataset, collate
+from sightline.vpog.data import MixedCrops, PoseCropBatch, VPOGTrainDataset, collate
 from sightline.vpog.flow_computer import BACKGROUND, FlowComputer, FlowLabels
 from sightline.vpog.flow_head import FlowPrediction
 from sightline.vpog.losses import (
@@ -29,12 +29,13 @@ from sightline.vpog.losses import (
 )
 from sightline.vpog.model import VPOGModel
 from sightline.vpog.pose_loss import EProPnPLoss
+from sightline.vpog.scene_data import SceneData
 from sightline.vpog.template_selector import SelectionMode, TemplateSelector
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoseData:
-    """What a run learns from and is judged on, drawn from generated objects.
+    """What a run learns from and is judged on: generated objects, and data sets of scenes if there are any.
 
     Args:
         folder: where the drawn views are kept between runs; in memory unless given.
@@ -50,6 +51,9 @@ class PoseData:
         min_negative_angle_deg: degrees.
         views: how objects are drawn; the side of their templates is that of every crop.
         crops: what the queries are like.
+        scenes: data sets that are learned from, too.
+        scene_share: how often crops are of these; with 1 none are generated.
+        validation_scenes: data sets that the model is judged on, instead of generated objects.
     """
 
     folder: str | Path | None = None
@@ -65,16 +69,39 @@ class PoseData:
     min_negative_angle_deg: float = 90.0
     views: PoseViewSettings = field(default_factory=PoseViewSettings)
     crops: PoseCropSettings = field(default_factory=PoseCropSettings)
+    scenes: tuple[SceneData, ...] = ()
+    scene_share: float = 0.5
+    validation_scenes: tuple[SceneData, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        if not 0 <= self.scene_share <= 1:
+            raise ValueError(f"scene_share: expected a share in [0, 1], got {self.scene_share}")
 
     def training(self) -> VPOGTrainDataset:
-        """Crops of training objects."""
-        crops = self._crops("train", self.num_objects, self.num_backdrops)
+        """Crops of training objects, and of the data sets of scenes."""
+        if not self.scenes:
+            crops = self._crops("train", self.num_objects, self.num_backdrops)
+        elif self.scene_share == 1:
+            crops = self._scenes(self.scenes)
+        else:
+            generated = self._crops("train", self.num_objects, self.num_backdrops)
+            shares = (1 - self.scene_share, self.scene_share)
+            crops = MixedCrops([generated, self._scenes(self.scenes)], shares)
         return VPOGTrainDataset(crops, self._selector(), length=self.epoch_length)
 
     def validation(self) -> VPOGTrainDataset:
         """Crops of objects that training never shows, the same in each epoch."""
-        crops = self._crops("development", self.num_validation_objects, max(self.num_backdrops // 4, 4))
+        if self.validation_scenes:
+            crops = self._scenes(self.validation_scenes)
+        else:
+            crops = self._crops("development", self.num_validation_objects, max(self.num_backdrops // 4, 4))
         return VPOGTrainDataset(crops, self._selector(), length=self.num_validation, fixed=True)
+
+    def _scenes(self, scenes: Sequence[SceneData]) -> MixedCrops:
+        kept = None if self.folder is None else Path(self.folder) / "scene-templates"
+        opened = [each.open(self.views, self.crops, kept=kept) for each in scenes]
+        return MixedCrops(opened, [each.share for each in scenes])
 
     def _selector(self) -> TemplateSelector:
         return TemplateSelector(
