@@ -62,7 +62,7 @@ def make_matchers(weights: Path | None) -> dict[str, VPOGMatcher]:
     """One of each mode; without weights every patch counts as matched, which costs the most."""
     if weights is None:
         model = VPOGModel(**yaml.safe_load(RECIPE.read_text())["model"])
-        free = {"conf_threshold": 0.0, "flow_threshold": 0.0}
+        free: dict[str, Any] = {"conf_threshold": 0.0, "flow_threshold": 0.0}
         return {
             mode: VPOGMatcher(model, MatchSettings(mode=mode, **free), turn=TURN)
             for mode in ("cluster", "global-fast", "global")

@@ -41,8 +41,8 @@ def prior_view(cam_from_obj: Float[Tensor, "4 4"], center: Float[Tensor, "3"]) -
     Example:
         >>> pose = torch.eye(4, dtype=torch.float64)
         >>> pose[:3, 3] = torch.tensor([0.6, 0.0, 0.8])
-        >>> prior_view(pose, torch.zeros(3, dtype=torch.float64)).direction
-        tensor([-0.6000,  0.0000, -0.8000], dtype=torch.float64)
+        >>> prior_view(pose, torch.zeros(3, dtype=torch.float64)).ray
+        tensor([0.6000, 0.0000, 0.8000], dtype=torch.float64)
     """
     toward = invert(cam_from_obj)[:3, 3] - center
     direction = toward / toward.norm()
