@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -74,13 +75,13 @@ class TriangleMesh:
         if self.uv is not None:
             _require_shape("uv", self.uv, len(self.faces), 3, 2)
 
-    @property
+    @cached_property
     def bounds(self) -> Float[Tensor, "2 3"]:
         """The axis-aligned box as ``[min, max]`` corners, metres."""
         used = self.vertices[self.faces.unique()]
         return torch.stack([used.amin(0), used.amax(0)])
 
-    @property
+    @cached_property
     def diameter(self) -> float:
         """The largest distance between two vertices, metres (exact, over the convex hull)."""
         points = self.vertices[self.faces.unique()]

@@ -7,7 +7,7 @@ from sightline.geometry.symmetry import SymmetryGroup
 from sightline.objects.card import ObjectCard
 from sightline.objects.onboard import onboard_mesh
 from sightline.pipeline.estimate import PoseEstimator
-from sightline.pipeline.run import make_estimator
+from sightline.pipeline.estimators import make_estimator
 from sightline.pipeline.sources import Frame
 from sightline.pipeline.tracking import track
 from sightline.rendering import render_views

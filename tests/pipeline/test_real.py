@@ -14,7 +14,7 @@ from sightline.formats.results import read_results
 from sightline.formats.videos import VideoReader
 from sightline.geometry.cameras import Camera
 from sightline.objects.card_files import load_card
-from sightline.pipeline.run import make_estimator
+from sightline.pipeline.estimators import make_estimator
 from tests.real_data import real_path
 
 pytestmark = pytest.mark.real

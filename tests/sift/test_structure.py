@@ -6,7 +6,7 @@ import torch
 from sightline.geometry.rotations import geodesic_distance
 from sightline.objects.baking import PosedPhoto
 from sightline.objects.card_files import load_card, save_card
-from sightline.pipeline.run import make_estimator
+from sightline.pipeline.estimators import make_estimator
 from sightline.sift import onboard_photos
 from tests.printed_box import CAMERA, box_pose, picture_of, printed_box
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -255,3 +256,47 @@ def test_reports_have_a_table():
     assert all(len(row) == len(report.columns) for row in report.rows)
     assert all(cell == "-" or cell.replace(".", "").isdigit() for row in report.rows for cell in row[1:])
     assert math.isnan(DetectionScorer(OBJECTS).report().figures["all"]["ap"])
+
+
+def claiming(
+    pose: PoseEstimate, degrees: float, shift: float, sigma_deg: float, sigma: float
+) -> PoseEstimate:
+    claim = torch.diag(torch.tensor([math.radians(sigma_deg)] * 3 + [sigma] * 3).double() ** 2)
+    return replace(moved(pose, degrees, shift), covariance=claim)
+
+
+def test_covariances_that_hold_the_truth_cover_it():
+    # the ellipsoids of 50, 90 and 95 % reach 1.54, 2.50 and 2.80 sigma
+    for sigmas, covered in ((1.2, [1, 1, 1]), (2.0, [0, 1, 1]), (2.6, [0, 0, 1]), (3.0, [0, 0, 0])):
+        figures = score_poses(lambda pose, s=sigmas: claiming(pose, s, 0.01 * s, 1.0, 0.01), with_vsd=False)
+        for half in ("all", "rich", "low"):
+            rotation = [figures[half][f"coverage_rotation_{level}"] for level in (50, 90, 95)]
+            translation = [figures[half][f"coverage_translation_{level}"] for level in (50, 90, 95)]
+            assert rotation == translation == covered
+
+
+def test_rotation_and_position_are_covered_apart():
+    figures = score_poses(lambda pose: claiming(pose, 9.0, 0.001, 1.0, 0.01), with_vsd=False)["all"]
+    assert (figures["coverage_rotation_95"], figures["coverage_translation_50"]) == (0, 1)
+
+
+def test_the_claims_are_about_the_camera_frame():
+    # sure about x alone: an error about x is outside, one about another axis is inside
+    claim = torch.diag(torch.tensor([1e-4, 1.0, 1.0, 1.0, 1.0, 1.0]).double())
+    for axis, covered in ((0, 0.0), (1, 1.0)):
+        scorer = PoseScorer(OBJECTS, task="pose", with_vsd=False)
+        turn = torch.zeros(3).double()
+        turn[axis] = 0.1
+        answers = [
+            PoseEstimate(exp(turn) @ pose.R, pose.t, 0.9, True, claim, name=pose.name)
+            for pose in picture(0, (0,)).poses
+        ]
+        scorer.add(picture(0, (0,)), answers)
+        assert scorer.report().figures["all"]["coverage_rotation_95"] == covered
+
+
+def test_poses_without_a_claim_are_not_counted():
+    report = PoseScorer(OBJECTS, task="pose", with_vsd=False).report()
+    assert math.isnan(report.figures["all"]["coverage_rotation_50"])
+    figures = score_poses(lambda pose: pose, with_vsd=False)
+    assert math.isnan(figures["all"]["coverage_translation_90"])

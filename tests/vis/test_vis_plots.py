@@ -10,6 +10,7 @@ import torch
 from sightline.vis.palette import PALETTE
 from sightline.vis.plots import (
     lost_spans,
+    plot_coverage,
     plot_errors,
     plot_precision_recall,
     plot_reliability,
@@ -55,9 +56,9 @@ def test_reliability_bins_are_counted():
 def test_overconfidence_is_told_in_the_title(monkeypatch):
     import sightline.vis.plots as plots
 
-    titles, draw = [], plots._draw_figure
+    titles, draw = [], plots.draw_figure
     monkeypatch.setattr(
-        plots, "_draw_figure", lambda d, title, size: titles.append(title) or draw(d, title, size)
+        plots, "draw_figure", lambda d, title, size: titles.append(title) or draw(d, title, size)
     )
     plot_reliability(np.full(10, 0.9), np.arange(10) < 5)
     plot_reliability(np.zeros(0), np.zeros(0))
@@ -104,6 +105,17 @@ def test_the_timeline_shades_what_was_lost():
     assert drawn.shape == (300, 900, 3)
 
 
+def test_coverage_steps_where_the_levels_are():
+    drawn = plot_coverage({"rotation": np.array([0.5, np.nan])}, size_px=(520, 480))
+    blue = np.argwhere((drawn[..., 2].astype(int) - drawn[..., 0] > 100) & (drawn[..., 0] < 60))
+    columns = np.unique(blue[:, 1])
+    upright = [c for c in columns if np.count_nonzero(blue[:, 1] == c) > 300]  # the step from 0 to 1
+    assert len(upright) >= 1
+    middle = (columns.min() + columns.max()) / 2
+    assert abs(np.mean(upright) - middle) < 8
+    assert color_share(plot_coverage({"nothing": np.zeros(0)}), "blue") == 0
+
+
 def test_bad_numbers_are_refused():
     good = np.array([0.0, 1.0])
     for recall, precision in (
@@ -118,6 +130,8 @@ def test_bad_numbers_are_refused():
         plot_reliability(np.array([1.2]), np.array([True]))
     with pytest.raises(ValueError, match=r"confidence: expected numbers of shape \(n,\)"):
         plot_reliability(np.zeros((2, 2)), np.array([True]))
+    with pytest.raises(ValueError, match=r"rotation: expected levels in \[0, 1\]"):
+        plot_coverage({"rotation": np.array([1.2])})
     with pytest.raises(ValueError, match="rotation: expected at least one error, none of them negative"):
         plot_errors({"rotation": np.array([-1.0])}, unit="°", largest=1.0)
     with pytest.raises(ValueError, match="largest: expected a positive"):

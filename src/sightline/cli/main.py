@@ -16,7 +16,7 @@ from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
 from sightline.cli.scale import scale_calibrate, scale_check
 from sightline.cli.synth import synth
-from sightline.cli.train import train_refdet
+from sightline.cli.train import train_refdet, train_vpog
 
 VERBS: dict[str, Any] = {
     "demo": demo,
@@ -31,6 +31,7 @@ VERBS: dict[str, Any] = {
     "scale-check": scale_check,
     "doctor": doctor,
     "train-refdet": train_refdet,
+    "train-vpog": train_vpog,
     "calibrate-detector": calibrate_detector,
     "export": export,
 }

@@ -15,6 +15,13 @@ def pose(
     instances: int = 1,
     min_score: float = 0.4,
     report: bool = True,
+    matcher: Literal["sift", "vpog"] = "sift",
+    weights: Path | None = None,
+    mode: Literal["cluster", "global", "global-fast"] | None = None,
+    detector: Literal["refdet", "off"] | None = None,
+    device: str = "cpu",
+    depth: Path | None = None,
+    depth_unit_mm: float = 1.0,
 ) -> None:
     """Find where known objects are in a picture, each picture of a folder, or each frame of a video.
 
@@ -30,8 +37,19 @@ def pose(
         instances: of one object in one picture, at the most.
         min_score: lowest verification score of a valid pose, 0 to 1.
         report: whether pictures get a report.html.
+        matcher: sift finds printed objects by their key points; vpog is learned and needs no print.
+        weights: of vpog, a .safetensors file; those of the package unless given.
+        mode: how vpog looks at a crop: global-fast scores all templates by what the card keeps and attends to
+            the best, global attends to all, cluster to the neighbours of the best alone.
+        detector: refdet finds boxes first, off looks in the whole picture; refdet with vpog and off with sift
+            unless given.
+        device: of vpog and refdet, cpu or cuda.
+        depth: the depth picture of a picture, or a folder with one of each picture, named alike; 16 bits, 0
+            where it is missing, as the colour camera sees it. Poses are moved onto it.
+        depth_unit_mm: millimetres in one step of a depth picture.
     """
     from sightline.cli.console import make_console
+    from sightline.pipeline.estimators import MatcherChoice
     from sightline.pipeline.run import run_poses
 
     run_poses(
@@ -44,6 +62,9 @@ def pose(
         min_score=min_score,
         console=make_console(),
         report=report,
+        choice=MatcherChoice(matcher, weights, mode, detector, device),
+        depth=depth,
+        depth_unit_mm=depth_unit_mm,
     )
 
 
@@ -55,6 +76,11 @@ def track(
     focal: float | Literal["auto"] | None = None,
     min_score: float = 0.4,
     grow: bool = False,
+    matcher: Literal["sift", "vpog"] = "sift",
+    weights: Path | None = None,
+    mode: Literal["cluster", "global", "global-fast"] | None = None,
+    detector: Literal["refdet", "off"] | None = None,
+    device: str = "cpu",
 ) -> None:
     """Follow known objects through a video: the last pose is the prior of the next frame.
 
@@ -69,8 +95,15 @@ def track(
         focal: focal length in pixels, or auto to find it from the objects.
         min_score: lowest verification score of a valid pose, 0 to 1.
         grow: whether frames whose pose is certain become templates; the grown cards go to OUTPUT/cards.
+        matcher: sift finds printed objects by their key points; vpog is learned and needs no print.
+        weights: of vpog, a .safetensors file; those of the package unless given.
+        mode: how vpog looks at a crop; see pose.
+        detector: refdet finds boxes first where an object is not followed, off looks in the whole picture;
+            refdet with vpog and off with sift unless given.
+        device: of vpog and refdet, cpu or cuda.
     """
     from sightline.cli.console import make_console
+    from sightline.pipeline.estimators import MatcherChoice
     from sightline.pipeline.run import run_poses
 
     run_poses(
@@ -83,6 +116,7 @@ def track(
         console=make_console(),
         follow=True,
         grow=grow,
+        choice=MatcherChoice(matcher, weights, mode, detector, device),
     )
 
 

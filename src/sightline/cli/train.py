@@ -1,4 +1,4 @@
-"""``sightline train-refdet``: a recipe becomes a run folder with weights."""
+"""``sightline train-refdet`` and ``train-vpog``: a recipe becomes a run folder with weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from sightline.training import RunResult
+    from sightline.training import TrainingTask, TrainSettings
 
 
 def train_refdet(
@@ -36,38 +34,78 @@ def train_refdet(
         device: auto, cpu, cuda or mps.
         resume: go on with the run in the folder, if there is one.
     """
+    from sightline.refdet.recipe import begin_with_descriptor, begin_with_detector, read_refdet_recipe
+
+    task, settings, stage0, refinement = read_refdet_recipe(recipe, data_folder=data or output / "data")
+    if stage0 is not None:
+        weights = _train(stage0.task, stage0.settings, output / "stage0", device, resume=resume)
+        begin_with_descriptor(task.detector, weights)
+    folder = output if refinement is None else output / "stage1"
+    weights = _train(task, _shortened(settings, minutes=minutes, steps=steps), folder, device, resume=resume)
+    if refinement is not None:
+        begin_with_detector(refinement.task.detector, weights)
+        _train(refinement.task, refinement.settings, output, device, resume=resume)
+
+
+def train_vpog(
+    recipe: Path,
+    output: Path = Path("runs/vpog"),
+    data: Path | None = None,
+    descriptor: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    resume: bool = True,
+) -> None:
+    """Train the learned matcher of poses by a recipe.
+
+    Writes model.safetensors, metrics.jsonl and what the run resumes from. A run that was stopped goes on
+    where it stood when the command is given again.
+
+    Args:
+        recipe: a YAML file, such as configs/vpog/tiny.yaml.
+        output: the run folder.
+        data: folder where the drawn objects are kept; beside the run unless given.
+        descriptor: weights that a tiny encoder begins with, such as stage0/model.safetensors of train-refdet;
+            those of the package's reference detector unless given.
+        minutes: stop after so many; the recipe's own unless given.
+        steps: how many optimiser steps; the recipe's own unless given.
+        device: auto, cpu, cuda or mps.
+        resume: go on with the run in the folder, if there is one.
+    """
+    from sightline.refdet.shipped import shipped_weights
+    from sightline.vpog.recipe import read_vpog_recipe
+
+    task, settings = read_vpog_recipe(
+        recipe,
+        data_folder=data or output / "data",
+        descriptor=descriptor,
+        default_descriptor=shipped_weights(),
+    )
+    _train(task, _shortened(settings, minutes=minutes, steps=steps), output, device, resume=resume)
+
+
+def _shortened(settings: TrainSettings, *, minutes: float | None, steps: int | None) -> TrainSettings:
+    """The recipe's settings with what the command line says instead."""
+    from dataclasses import replace
+
+    given = {"max_minutes": minutes, "steps": steps}
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _train(task: TrainingTask, settings: TrainSettings, folder: Path, device: str, *, resume: bool) -> Path:
+    """Train, say what came of it, and give the weights' file."""
     from dataclasses import replace
 
     from sightline.cli.console import make_console
-    from sightline.refdet.recipe import begin_with_descriptor, begin_with_detector, read_refdet_recipe
     from sightline.training import fit
 
-    console = make_console()
-    task, settings, stage0, refinement = read_refdet_recipe(recipe, data_folder=data or output / "data")
-    goes_on = "auto" if resume else None
-    if stage0 is not None:
-        first = replace(stage0.settings, device=device, checkpoint_dir=output / "stage0")
-        result = fit(stage0.task, first, output / "stage0", resume=goes_on)
-        _say(console, result)
-        begin_with_descriptor(task.detector, result.weights)
-    folder = output if refinement is None else output / "stage1"
     settings = replace(settings, device=device, checkpoint_dir=folder)
-    if minutes is not None:
-        settings = replace(settings, max_minutes=minutes)
-    if steps is not None:
-        settings = replace(settings, steps=steps)
-    result = fit(task, settings, folder, resume=goes_on)
-    _say(console, result)
-    if refinement is not None:
-        last = replace(refinement.settings, device=device, checkpoint_dir=output)
-        begin_with_detector(refinement.task.detector, result.weights)
-        _say(console, fit(refinement.task, last, output, resume=goes_on))
-
-
-def _say(console: Console, result: RunResult) -> None:
+    result = fit(task, settings, folder, resume="auto" if resume else None)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
-    console.print(
+    make_console().print(
         f"{result.weights}: {result.steps} steps in {result.minutes:.1f} min; {figures or 'not validated'}",
         highlight=False,
         soft_wrap=True,
     )
+    return result.weights

@@ -5,7 +5,7 @@ needs depth maps; ``pose_pairs`` lays estimates beside truths picture by picture
 ``average_distance`` turn those pairs into scores. ``coco`` is COCO's AP of boxes and masks, ``detection``
 what a user meets at one threshold. ``keypoints`` has errors in pixels and metres. Below them all:
 ``matching`` (who found whom), ``curves`` (areas below precision and recall), ``intervals`` (how sure a figure
-is), ``breakdown`` (overall and by object).
+is), ``breakdown`` (overall and by object), ``calibration`` (whether claimed covariances are right).
 
 Nothing here reads a file or renders: records and tensors in, numbers out. Metres, pixels, degrees where a
 name says so; float64 throughout.
@@ -14,6 +14,7 @@ name says so; float64 throughout.
 from sightline.metrics.average_distance import DistanceScore, average_distance_scores
 from sightline.metrics.bop import BOP_PIXELS, BopScore, bop_average_precision, bop_average_recall
 from sightline.metrics.breakdown import Breakdown
+from sightline.metrics.calibration import coverage, ellipsoid_levels
 from sightline.metrics.coco import CocoScore, coco_scores
 from sightline.metrics.curves import (
     area_under_recall,
@@ -89,7 +90,9 @@ __all__ = [
     "complement_over_union",
     "count_detections",
     "count_false_alarms",
+    "coverage",
     "distance_from_depth",
+    "ellipsoid_levels",
     "interpolated_precision",
     "match_greedily",
     "match_groups",

@@ -72,13 +72,13 @@ def compare(
         ValueError: an image whose size is not the camera's.
     """
     _check_size(image, camera)
-    window = _window(mesh, cam_from_obj, camera)
+    window = object_window(mesh, cam_from_obj, camera)
     if window is None:
         return None
     drawn = render_views(
-        _prepared(mesh), cam_from_obj[None], window.K, window.image_size, lights=template_lights(mesh)
+        prepared_mesh(mesh), cam_from_obj[None], window.K, window.image_size, lights=template_lights(mesh)
     )
-    look_up = _look_up(window, camera)
+    look_up = places_in_picture(window, camera)
     seen, valid = _resample(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), look_up, camera, window)
     mask = drawn.mask[0].numpy()
     if int((mask & valid).sum()) < _FEWEST_PIXELS:
@@ -88,8 +88,12 @@ def compare(
 
 
 @lru_cache(maxsize=64)
-def _prepared(mesh: TriangleMesh) -> PreparedMesh:
-    """A mesh is compared again and again; meshes are hashed by identity."""
+def prepared_mesh(mesh: TriangleMesh) -> PreparedMesh:
+    """A mesh prepared for drawing, once: it is compared again and again; meshes are hashed by identity.
+
+    Args:
+        mesh: metres.
+    """
     return PreparedMesh(mesh)
 
 
@@ -101,9 +105,28 @@ def _check_size(image: NDArray[np.uint8], camera: Camera) -> None:
         )
 
 
-def _window(mesh: TriangleMesh, cam_from_obj: Float[Tensor, "4 4"], camera: Camera) -> Camera | None:
-    """A pinhole that frames the object, at most ``_SIDE`` pixels large and never finer than the picture."""
-    points = transform(cam_from_obj, _corners(mesh.bounds.double()))
+def object_window(
+    mesh: TriangleMesh,
+    cam_from_obj: Float[Tensor, "4 4"],
+    camera: Camera,
+    *,
+    side: int = _SIDE,
+    reach: float = 0.0,
+) -> Camera | None:
+    """A pinhole that frames an object, never finer than the picture.
+
+    Args:
+        mesh: the object, metres.
+        cam_from_obj: its pose.
+        camera: the picture's camera.
+        side: pixels of the larger side of its picture at most.
+        reach: how far about the object it shall reach, metres.
+
+    Returns:
+        The pinhole; None where the object lies outside the picture or behind the camera.
+    """
+    around = torch.tensor([[-reach], [reach]], dtype=torch.float64)
+    points = transform(cam_from_obj, _corners(mesh.bounds.double() + around))
     if bool((points[:, 2] <= 1e-3).any()):
         return None
     straight = Camera(camera.K, camera.width, camera.height)
@@ -111,7 +134,7 @@ def _window(mesh: TriangleMesh, cam_from_obj: Float[Tensor, "4 4"], camera: Came
     low, high = pixels.amin(0), pixels.amax(0)
     extent = high - low
     margin = 0.05 * float(extent.max()) + 2
-    scale = min(1.0, _SIDE / (float(extent.max()) + 2 * margin))
+    scale = min(1.0, side / (float(extent.max()) + 2 * margin))
     width, height = (int(s) for s in ((extent + 2 * margin) * scale).ceil())
     if (
         min(width, height) < 8
@@ -129,8 +152,13 @@ def _corners(bounds: Float[Tensor, "2 3"]) -> Float[Tensor, "8 3"]:
     return torch.cartesian_prod(*bounds.T)
 
 
-def _look_up(window: Camera, camera: Camera) -> Float[Tensor, "r c 2"]:
-    """Where in the picture each pixel of the comparison window lies."""
+def places_in_picture(window: Camera, camera: Camera) -> Float[Tensor, "r c 2"]:
+    """Where in the picture each pixel of a window lies, lens distortion taken into account.
+
+    Args:
+        window: a pinhole of :func:`object_window`.
+        camera: the picture's camera.
+    """
     v, u = torch.meshgrid(
         torch.arange(window.height, dtype=torch.float64),
         torch.arange(window.width, dtype=torch.float64),

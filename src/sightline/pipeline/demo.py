@@ -19,11 +19,11 @@ from sightline.objects.card_files import load_card, save_card
 from sightline.objects.onboard import onboard_mesh
 from sightline.pipeline.demo_detection import DemoDetection, detect_demo
 from sightline.pipeline.estimate import FoundObject
+from sightline.pipeline.estimators import make_estimator
 from sightline.pipeline.explain import write_report
 from sightline.pipeline.focal import ChosenCamera
 from sightline.pipeline.pictures import draw_found
 from sightline.pipeline.results import PoseLog
-from sightline.pipeline.run import make_estimator
 from sightline.pipeline.sources import Frame
 from sightline.synthetic import Scene, SyntheticObject, demo_objects, demo_scene
 from sightline.vis.tables import PoseRow

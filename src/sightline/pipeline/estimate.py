@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,51 +19,14 @@ from sightline.geometry.poses import transform
 from sightline.objects.alignment import align_pose
 from sightline.objects.card import ObjectCard
 from sightline.objects.checks import check_depth, raise_faults
+from sightline.objects.depth_refinement import settle_on_depth
 from sightline.objects.verification import Verification, verify_pose
+from sightline.pipeline.matcher import BoxFinder, Matcher, PictureFeatures
 from sightline.records import Correspondences, PoseEstimate, TriangleMesh
 
 _WORTH_ALIGNING = 0.2  # a pose that scores less is not a few pixels off but wrong
 _FEWEST_INLIERS = 5  # of a first guess, before matching again
 _SURE = 0.65  # a pose that scores more ends the search for a better one
-
-PictureFeatures: TypeAlias = Any
-"""What a matcher computes once a picture; each room has its own."""
-
-
-@runtime_checkable
-class Matcher(Protocol):
-    """What a matcher room offers: ``sift`` is one, learned rooms are others."""
-
-    def describe(self, image: NDArray[np.uint8]) -> PictureFeatures:
-        """Compute what is computed once a picture, ``(h, w, 3)`` uint8 RGB."""
-        ...
-
-    def extend(self, card: ObjectCard) -> None:
-        """Take in the newest template of a card that has grown."""
-        ...
-
-    def match(
-        self,
-        features: PictureFeatures,
-        card: ObjectCard,
-        *,
-        box: Float[Tensor, "4"] | None = None,
-        max_groups: int = 4,
-    ) -> list[Correspondences]:
-        """Sets of correspondences, one a possible instance, the best supported first."""
-        ...
-
-    def rematch(
-        self,
-        features: PictureFeatures,
-        card: ObjectCard,
-        camera: Camera,
-        cam_from_obj: Float[Tensor, "4 4"],
-        *,
-        radius_px: float,
-    ) -> Correspondences:
-        """Correspondences near where a pose expects them."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +61,8 @@ class PoseEstimator:
         min_score: the lowest verification score of a valid pose.
         min_inliers: the lowest number of supporting correspondences of a valid pose.
         max_instances: of one object in one picture.
+        box_finder: says where to look for an object of which no box is given; without it the matcher looks
+            everywhere.
     """
 
     def __init__(
@@ -109,12 +73,14 @@ class PoseEstimator:
         min_score: float = 0.4,
         min_inliers: int = 6,
         max_instances: int = 1,
+        box_finder: BoxFinder | None = None,
     ) -> None:
         self.cards = list(cards)
         self.matcher = matcher
         self.min_score = min_score
         self.min_inliers = min_inliers
         self.max_instances = max_instances
+        self.box_finder = box_finder
 
     def grow(self, card: ObjectCard) -> None:
         """Put a card that has grown by one template in the place of its former state."""
@@ -135,7 +101,8 @@ class PoseEstimator:
         Args:
             image: ``(h, w, 3)`` uint8 RGB.
             camera: its camera.
-            depth: ``(h, w)`` metres, 0 or NaN where missing; used to verify.
+            depth: ``(h, w)`` metres, 0 or NaN where missing; what a card with a mesh is moved onto, and
+                verified by.
             boxes: where to look for an object, by name; ``xyxy`` pixels.
             priors: where an object is expected, by name, metres; tried before blind matching.
 
@@ -148,23 +115,61 @@ class PoseEstimator:
         features = self.matcher.describe(image)
         describing = time.perf_counter() - started
         picture = _Picture(image, camera, features, depth)
+        tracked = {
+            name: replace(one, from_prior=True)
+            for name, one in self._tracked(picture, priors or {}).items()
+            if one.pose.valid
+        }
+        places, detecting = self._places(picture, boxes or {}, set(tracked))
         found: list[FoundObject] = []
         for card in self.cards:
-            box = (boxes or {}).get(card.name)
-            prior = (priors or {}).get(card.name)
+            if card.name in tracked:
+                ones = [tracked[card.name]]
+            else:
+                ones = self._search(picture, card, places[card.name])
             found += [
-                replace(one, seconds={"features": describing, **one.seconds})
-                for one in self._find_card(picture, card, box, prior)
+                replace(one, seconds={"features": describing, **detecting, **one.seconds}) for one in ones
             ]
         return _drop_contradictions(found)
 
-    def _find_card(
-        self, picture: _Picture, card: ObjectCard, box: Tensor | None, prior: Tensor | None
-    ) -> list[FoundObject]:
-        if prior is not None:
-            tracked = self._follow(picture, card, prior)
-            if tracked.pose.valid:
-                return [replace(tracked, from_prior=True)]
+    def _tracked(self, picture: _Picture, priors: dict[str, Tensor]) -> dict[str, FoundObject]:
+        """What is found from where it is expected, by name."""
+        return {
+            card.name: self._follow(picture, card, priors[card.name])
+            for card in self.cards
+            if card.name in priors
+        }
+
+    def _places(
+        self, picture: _Picture, boxes: dict[str, Tensor], tracked: set[str]
+    ) -> tuple[dict[str, list[Tensor | None]], dict[str, float]]:
+        """Where to look for each object that is not found yet, None for everywhere; and the time it took."""
+        places: dict[str, list[Tensor | None]] = {
+            card.name: [boxes[card.name]] if card.name in boxes else [None] for card in self.cards
+        }
+        unknown = [card for card in self.cards if card.name not in boxes and card.name not in tracked]
+        if self.box_finder is None or not unknown:
+            return places, {}
+        started = time.perf_counter()
+        seen = self.box_finder.find_boxes(picture.image, unknown)
+        places |= {card.name: list(seen[card.name]) for card in unknown}
+        return places, {"detect": time.perf_counter() - started}
+
+    def _search(self, picture: _Picture, card: ObjectCard, places: list[Tensor | None]) -> list[FoundObject]:
+        """The instances of one object, or one invalid pose that says why there is none."""
+        if not places:
+            return [_not_found(card, "the detector sees it nowhere", {})]
+        candidates: list[FoundObject] = []
+        for box in places:
+            candidates += self._candidates(picture, card, box)
+            candidates.sort(key=lambda c: (c.pose.valid, c.pose.score), reverse=True)
+            if len(_sure(candidates)) >= self.max_instances:
+                break
+        valid = _distinct([c for c in candidates if c.pose.valid])
+        return valid[: self.max_instances] or candidates[:1]
+
+    def _candidates(self, picture: _Picture, card: ObjectCard, box: Tensor | None) -> list[FoundObject]:
+        """Poses of one object in one place, until there are enough that are sure."""
         started = time.perf_counter()
         groups = self.matcher.match(picture.features, card, box=box, max_groups=4 + 2 * self.max_instances)
         matching = time.perf_counter() - started
@@ -174,12 +179,9 @@ class PoseEstimator:
         for group in groups:
             one = self._solve_group(picture, card, group)
             candidates.append(replace(one, seconds={"match": matching, **one.seconds}))
-            candidates.sort(key=lambda c: (c.pose.valid, c.pose.score), reverse=True)
-            sure = _distinct([c for c in candidates if c.pose.valid and c.pose.score > _SURE])
-            if len(sure) >= self.max_instances:
+            if len(_sure(candidates)) >= self.max_instances:
                 break
-        valid = _distinct([c for c in candidates if c.pose.valid])
-        return valid[: self.max_instances] or candidates[:1]
+        return candidates
 
     def _follow(self, picture: _Picture, card: ObjectCard, prior: Tensor) -> FoundObject:
         """From an expected pose: matches within a wide, then a narrow reach."""
@@ -275,15 +277,17 @@ class PoseEstimator:
     def _align(
         self, picture: _Picture, mesh: TriangleMesh, pose: PoseEstimate
     ) -> tuple[PoseEstimate, Verification]:
-        """Verify a pose, and move it onto the picture where that is better borne out."""
-        check = verify_pose(mesh, pose.cam_from_obj, picture.image, picture.camera, depth=picture.depth)
-        if check.score < _WORTH_ALIGNING:
+        """Verify a pose, and move it onto the picture, and onto its depth, where that is better borne out."""
+        image, camera, depth = picture.image, picture.camera, picture.depth
+        check = verify_pose(mesh, pose.cam_from_obj, image, camera, depth=depth)
+        if check.score >= _WORTH_ALIGNING:
+            moved = align_pose(mesh, pose.cam_from_obj, image, camera, covariance=pose.covariance)
+            better = verify_pose(mesh, moved, image, camera, depth=depth)
+            if better.score > check.score:
+                pose, check = replace(pose, R=moved[:3, :3], t=moved[:3, 3]), better
+        if depth is None:
             return pose, check
-        moved = align_pose(mesh, pose.cam_from_obj, picture.image, picture.camera, covariance=pose.covariance)
-        better = verify_pose(mesh, moved, picture.image, picture.camera, depth=picture.depth)
-        if better.score <= check.score:
-            return pose, check
-        return replace(pose, R=moved[:3, :3], t=moved[:3, 3]), better
+        return settle_on_depth(mesh, pose, check, image, camera, depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,6 +316,11 @@ def projected_box(card: ObjectCard, cam_from_obj: Float[Tensor, "4 4"], camera: 
 def _not_found(card: ObjectCard, reason: str, seconds: dict[str, float]) -> FoundObject:
     nothing = torch.full((4,), torch.nan, dtype=torch.float64)
     return FoundObject(card, PoseEstimate.failure(reason, name=card.name), nothing, seconds=seconds)
+
+
+def _sure(candidates: list[FoundObject]) -> list[FoundObject]:
+    """Those that need no better one, each place once."""
+    return _distinct([c for c in candidates if c.pose.valid and c.pose.score > _SURE])
 
 
 def _distinct(candidates: list[FoundObject]) -> list[FoundObject]:

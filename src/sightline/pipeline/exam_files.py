@@ -1,4 +1,4 @@
-"""A sitting of the exam as files: the figures as JSON, and precision over recall as a picture."""
+"""A sitting of the exam as files: the figures as JSON, and curves as pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from sightline.formats.images import write_image
 from sightline.formats.json_files import null_if_not_finite, write_json
 from sightline.pipeline.exam_run import ExamRun
-from sightline.vis.plots import plot_precision_recall
+from sightline.vis.plots import plot_coverage, plot_precision_recall
 
 
 def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
@@ -19,8 +19,9 @@ def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
         title: what sat the exam, for the plot.
 
     Returns:
-        ``figures.json`` and, of detection, ``precision_recall.png`` with a curve for all objects, those rich
-        and those low in texture.
+        ``figures.json``; of detection also ``precision_recall.png`` with a curve for all objects, those rich
+        and those low in texture; of poses that claim a covariance ``coverage.png``, which says in how many
+        the truth lies within the ellipsoid of each level.
     """
     folder, report = Path(folder), run.report
     tables = {"figures": report.figures, "by_object": report.by_object}
@@ -32,7 +33,8 @@ def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
             "num_objects": run.num_objects,
             "num_pictures": run.num_pictures,
             "onboarding_seconds": run.onboarding_seconds,
-            "picture_seconds": run.picture_seconds,
+            "picture_seconds": null_if_not_finite(run.picture_seconds),
+            "object_seconds": null_if_not_finite(run.object_seconds),
             **{
                 what: {
                     row: {name: null_if_not_finite(value) for name, value in values.items()}
@@ -53,4 +55,13 @@ def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
     if curves:
         paths.append(folder / "precision_recall.png")
         write_image(paths[1], plot_precision_recall(curves, title=title))
+    levels = {
+        f"{claim}, {half}": values
+        for half, claims in report.levels.items()
+        for claim, values in claims.items()
+        if half != "all" and len(values)
+    }
+    if levels:
+        paths.append(folder / "coverage.png")
+        write_image(paths[-1], plot_coverage(levels, title=title))
     return paths

@@ -18,14 +18,15 @@ from sightline.formats.videos import VideoWriter
 from sightline.objects.card import ObjectCard
 from sightline.objects.card_files import load_card, save_card
 from sightline.objects.growing import rebake
+from sightline.pipeline.depth_files import DepthFiles, open_depth
 from sightline.pipeline.estimate import FoundObject, PoseEstimator
+from sightline.pipeline.estimators import EstimatorMaker, MatcherChoice
 from sightline.pipeline.explain import write_report
 from sightline.pipeline.focal import ChosenCamera, choose_camera
 from sightline.pipeline.pictures import draw_found
 from sightline.pipeline.results import PoseLog
 from sightline.pipeline.sources import Frame, Source, open_source
 from sightline.pipeline.tracking import track
-from sightline.sift import SiftMatcher
 from sightline.vis.plots import plot_timeline
 from sightline.vis.tables import PoseRow, pose_table
 
@@ -59,6 +60,9 @@ def run_poses(
     follow: bool = False,
     grow: bool = False,
     report: bool = True,
+    choice: MatcherChoice | None = None,
+    depth: Path | None = None,
+    depth_unit_mm: float = 1.0,
     console: Console | None = None,
 ) -> RunSummary:
     """Find the objects of some cards in every picture of a source and write all that was found.
@@ -74,6 +78,9 @@ def run_poses(
         follow: whether the last pose is the prior of the next picture.
         grow: with ``follow``, whether certain frames become templates; the grown cards go to ``cards/``.
         report: whether pictures get a report.
+        choice: what finds the poses; the classical matcher unless given.
+        depth: a depth picture of a picture, or a folder with one of each picture of a folder, named alike.
+        depth_unit_mm: millimetres in one step of a depth picture.
         console: where progress and tables go.
 
     Returns:
@@ -86,6 +93,7 @@ def run_poses(
     started = time.perf_counter()
     console = console or Console()
     source = open_source(source_path)
+    depths = None if depth is None else open_depth(depth, source, depth_unit_mm)
     cards = [load_card(folder) for folder in card_folders]
     estimator, chosen = prepare(
         source,
@@ -94,6 +102,7 @@ def run_poses(
         focal=focal,
         max_instances=max_instances,
         min_score=min_score,
+        choice=choice,
         console=console,
     )
     output.mkdir(parents=True, exist_ok=True)
@@ -104,7 +113,7 @@ def run_poses(
             video = stack.enter_context(
                 VideoWriter(output / "overlay.mp4", source.fps if source.is_video else 10)
             )
-        results = _each(source, estimator, chosen)
+        results = _each(source, estimator, chosen, depths)
         if follow:
             results = _follow(source, estimator, chosen, grow=grow)
         total = len(source)
@@ -142,6 +151,7 @@ def prepare(
     max_instances: int,
     min_score: float,
     console: Console,
+    choice: MatcherChoice | None = None,
 ) -> tuple[PoseEstimator, ChosenCamera]:
     """Get ready to look at a source: read the cards' features, find out about the camera and say it.
 
@@ -153,32 +163,21 @@ def prepare(
         max_instances: of one object in one picture.
         min_score: lowest verification score of a valid pose.
         console: where progress goes.
+        choice: what finds the poses; the classical matcher unless given.
 
     Returns:
         The estimator, and the camera of all pictures.
 
     Raises:
-        ValueError: the camera is not known or cannot be right.
+        FileNotFoundError: there are no such weights.
+        ValueError: the camera is not known or cannot be right, or weights of another model.
     """
     with console.status("reading the cards' features"):
-        estimator = make_estimator(cards, max_instances=max_instances, min_score=min_score)
+        estimator = EstimatorMaker(choice)(cards, max_instances=max_instances, min_score=min_score)
     with console.status("finding out about the camera"):
         chosen = choose_camera(source, estimator, camera_file=camera_file, focal=focal)
     console.print(f"camera: {chosen.reason}", highlight=False, soft_wrap=True)
     return estimator, chosen
-
-
-def make_estimator(
-    cards: list[ObjectCard], *, max_instances: int = 1, min_score: float = 0.4
-) -> PoseEstimator:
-    """The estimator with the classical matcher.
-
-    Args:
-        cards: the objects.
-        max_instances: of one object in one picture.
-        min_score: lowest verification score of a valid pose.
-    """
-    return PoseEstimator(cards, SiftMatcher(cards), max_instances=max_instances, min_score=min_score)
 
 
 def row_of(found: FoundObject) -> PoseRow:
@@ -195,10 +194,11 @@ def row_of(found: FoundObject) -> PoseRow:
 
 
 def _each(
-    source: Source, estimator: PoseEstimator, chosen: ChosenCamera
+    source: Source, estimator: PoseEstimator, chosen: ChosenCamera, depths: DepthFiles | None
 ) -> Iterator[tuple[Frame, list[FoundObject]]]:
     for frame in source:
-        yield frame, estimator.find(frame.image, chosen.camera)
+        depth = None if depths is None else depths.read(frame)
+        yield frame, estimator.find(frame.image, chosen.camera, depth=depth)
 
 
 def _follow(

@@ -6,7 +6,8 @@
 * ``backgrounds``, ``lighting``, ``sensor``: what lies behind, what shines, what the camera spoils.
 * ``silhouettes``, ``layout``: what covers what, and where objects are put; ``scenes``: `make_scene`.
 * ``datasets``: scenes as a BOP data set.
-* ``exam_settings``, ``exam``, ``exam_scores``: the frozen exam's values, its pictures, its scorers.
+* ``exam_settings``, ``exam``: the frozen exam's values, its pictures; ``exam_scores``, ``exam_pose_scores``,
+  ``exam_report``: its scorers.
 * ``demo``: the embedded example. ``insertion``: rooms without and with an object.
 * ``sprites``, ``backdrops``: objects and what lies behind them, drawn once; ``pasting``, ``layers``: put
   together; ``crops``: pairs of views of one object.
@@ -19,7 +20,9 @@ from sightline.synthetic.backgrounds import BACKGROUND_KINDS, make_background
 from sightline.synthetic.datasets import frame_of_scene, write_bop_dataset
 from sightline.synthetic.demo import demo_distractors, demo_objects, demo_scene
 from sightline.synthetic.exam import ExamPicture, ExamPictures, exam_object, exam_objects, exam_pictures
-from sightline.synthetic.exam_scores import DetectionScorer, ExamReport, PoseScorer
+from sightline.synthetic.exam_pose_scores import PoseScorer
+from sightline.synthetic.exam_report import ExamReport
+from sightline.synthetic.exam_scores import DetectionScorer
 from sightline.synthetic.exam_settings import EXAM, ExamSettings, TaskSettings
 from sightline.synthetic.lighting import LightSettings
 from sightline.synthetic.objects import OBJECT_KINDS, SyntheticObject, make_lookalike, make_object

@@ -1,4 +1,4 @@
-"""The exam's scorers: predictions in, figures and the rows of a table out.
+"""The exam's scorer of detections: predictions in, figures and the rows of a table out.
 
 A scorer is fed picture by picture, so that no two pictures need to be in memory at once.
 """
@@ -6,93 +6,23 @@ A scorer is fed picture by picture, so that no two pictures need to be in memory
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from sightline.geometry.boxes import boxes_from_masks
-from sightline.geometry.symmetry import SymmetryGroup, symmetric_align
 from sightline.metrics import (
-    BOP_SHARES,
-    ObjectShape,
-    PicturePoses,
-    PrecisionRecall,
-    bop_average_recall,
     coco_scores,
     count_detections,
     count_false_alarms,
-    pair_errors,
     precision_recall_curves,
-    rotation_error_deg,
-    translation_error,
-    vsd,
     wilson_interval,
 )
-from sightline.records import Detections, PoseEstimate
-from sightline.rendering import PreparedMesh
+from sightline.records import Detections
 from sightline.synthetic.exam import ExamPicture
+from sightline.synthetic.exam_report import HALVES, ExamReport, make_report
 from sightline.synthetic.objects import SyntheticObject
-from sightline.synthetic.silhouettes import draw_silhouette
-
-HALVES = ("all", "rich", "low")
 
 _FALSE_ALARM_RATE = 0.05
-_COUNTS = ("pictures", "poses", "empty")
-
-
-@dataclass(frozen=True)
-class ExamReport:
-    """What a task's scorer found.
-
-    Args:
-        task: the task.
-        figures: half (``"all"``, ``"rich"``, ``"low"`` texture) -> figure -> value; NaN where there was
-            nothing to measure.
-        columns: the table's heading, the half first.
-        rows: one a half, values as text.
-        by_object: object -> figure -> value; of detection alone.
-        curves: half -> precision and recall over all scores; of detection alone.
-    """
-
-    task: str
-    figures: Mapping[str, Mapping[str, float]]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    by_object: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    curves: Mapping[str, PrecisionRecall] = field(default_factory=dict)
-
-    def object_table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-        """The heading and the rows of a table of the objects, without the ends of intervals."""
-        first = next(iter(self.by_object.values()), {})
-        names = tuple(name for name in first if not name.endswith(("_low", "_high")))
-        rows = tuple(
-            (thing, *(_as_text(name, values[name]) for name in names))
-            for thing, values in self.by_object.items()
-        )
-        return ("object", *names), rows
-
-
-def _report(
-    task: str,
-    figures: Mapping[str, Mapping[str, float]],
-    by_object: Mapping[str, Mapping[str, float]] | None = None,
-    curves: Mapping[str, PrecisionRecall] | None = None,
-) -> ExamReport:
-    names = tuple(next(iter(figures.values())))
-    rows = tuple(
-        (half, *(_as_text(name, values[name]) for name in names)) for half, values in figures.items()
-    )
-    return ExamReport(task, figures, ("texture", *names), rows, by_object or {}, curves or {})
-
-
-def _as_text(name: str, value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return str(int(value)) if name in _COUNTS else f"{value:.3f}"
 
 
 class DetectionScorer:
@@ -153,7 +83,7 @@ class DetectionScorer:
         }
         by_object = {name: self._object_figures(name) for name in sorted(set(self._wanted))}
         figures = {half: self._half_figures(own) for half, own in rows.items()}
-        return _report("detection", figures, by_object, curves)
+        return make_report("detection", figures, by_object, curves)
 
     def empty_scores(self) -> list[float]:
         """The best score in each picture that lacks what it asks for; 0 where nothing was found in it."""
@@ -223,124 +153,3 @@ def _recall_at_alarms(found: Sequence[Detections], truths: Sequence[Detections],
     allowed = math.floor(_FALSE_ALARM_RATE * len(empty))
     threshold = np.nextafter(surest[allowed], math.inf)
     return count_detections(found, truths, min_score=float(threshold), min_iou=min_iou).overall.recall
-
-
-class PoseScorer:
-    """Scores poses of the wanted instances, with symmetric errors and BOP's average recall.
-
-    Args:
-        objects: the task's objects.
-        task: ``"pose"``, with one estimate for each wanted instance in its order (true boxes were given), or
-            ``"pose-end-to-end"``, with any estimates, told apart by their names.
-        with_vsd: whether to render for VSD, which BOP's AR needs; about 10 ms a pose.
-
-    Example:
-        >>> PoseScorer([], task="pose").report().columns[:3]
-        ('texture', 'poses', 'within_10deg_10pct')
-    """
-
-    def __init__(self, objects: Sequence[SyntheticObject], *, task: str, with_vsd: bool = True) -> None:
-        self.task, self.with_vsd = task, with_vsd
-        self._objects = {thing.name: thing for thing in objects}
-        self._shapes = {t.name: ObjectShape.from_mesh(t.mesh, t.symmetries) for t in objects}
-        self._pictures: list[PicturePoses] = []
-        self._errors: list[tuple[str, float, float]] = []
-
-    def add(self, picture: ExamPicture, estimates: Sequence[PoseEstimate]) -> None:
-        """Take in the estimates of one picture; a failure is a `PoseEstimate` with ``valid`` False.
-
-        Raises:
-            ValueError: with true boxes, another number of estimates than wanted instances.
-        """
-        truths = picture.poses
-        if self.task == "pose":
-            if len(estimates) != len(truths):
-                raise ValueError(
-                    f"estimates: expected {len(truths)}, one a wanted instance, got {len(estimates)} "
-                    f"for picture {picture.index}"
-                )
-            estimates = [_named(e, truth.name) for e, truth in zip(estimates, truths, strict=True)]
-        estimates = [e for e in estimates if e.name in picture.wanted]
-        for truth in truths:
-            rivals = [e for e in estimates if e.valid and e.name == truth.name]
-            best = max(rivals, key=lambda e: e.score, default=None)
-            symmetries = self._objects[truth.name].symmetries
-            diameter = self._shapes[truth.name].diameter
-            self._errors.append((truth.name, *_errors(best, truth, symmetries, diameter)))
-        visibility = picture.scene.visib_fract[list(picture.rows)]
-        surfaces = self._vsd(picture, estimates) if self.with_vsd else None
-        targets = {name: sum(t.name == name for t in truths) for name in picture.wanted}
-        self._pictures.append(
-            PicturePoses.from_records(
-                picture.scene.camera, truths, estimates, visibility=visibility, vsd=surfaces, targets=targets
-            )
-        )
-
-    def report(self) -> ExamReport:
-        """The figures of all pictures so far."""
-        return _report(self.task, {half: self._half(half) for half in HALVES})
-
-    def _half(self, half: str) -> dict[str, float]:
-        inside = {name for name, t in self._objects.items() if half in ("all", t.texture)}
-        turn = np.array([r for name, r, _ in self._errors if name in inside])
-        shift = np.array([t for name, _, t in self._errors if name in inside])
-        found = np.isfinite(turn)
-        pairs = pair_errors(self._pictures, self._shapes) if self._pictures else []
-        bop = bop_average_recall([pair for pair in pairs if pair.name in inside], min_visibility=0.0)
-        return {
-            "poses": float(len(turn)),
-            "within_10deg_10pct": _share((turn <= 10) & (shift <= 0.1)),
-            "within_5deg_5pct": _share((turn <= 5) & (shift <= 0.05)),
-            "valid": _share(found),
-            "median_deg": float(np.median(turn[found])) if found.any() else math.nan,
-            "median_shift": float(np.median(shift[found])) if found.any() else math.nan,
-            "ar": bop.value if self.with_vsd else math.nan,
-            **{f"ar_{name}": value for name, value in bop.by_error.items()},
-        }
-
-    def _vsd(self, picture: ExamPicture, estimates: Sequence[PoseEstimate]) -> Float[Tensor, "e g t"]:
-        errors = torch.ones(len(estimates), len(picture.rows), len(BOP_SHARES), dtype=torch.float64)
-        for e, estimate in enumerate(estimates):
-            for g, truth in enumerate(picture.poses):
-                if estimate.valid and estimate.name == truth.name:
-                    shape, mesh = self._shapes[truth.name], self._objects[truth.name].prepared
-                    errors[e, g] = _surface_error(picture, mesh, estimate, truth, shape.diameter)
-        return errors
-
-
-def _named(estimate: PoseEstimate, name: str) -> PoseEstimate:
-    if not estimate.valid:
-        return PoseEstimate.failure(estimate.reason, name=name)
-    return PoseEstimate(estimate.R.double(), estimate.t.double(), estimate.score, True, name=name)
-
-
-def _errors(
-    estimate: PoseEstimate | None, truth: PoseEstimate, symmetries: SymmetryGroup, diameter: float
-) -> tuple[float, float]:
-    """Degrees, and the distance of the origins as a share of the diameter; infinite for a missing pose."""
-    if estimate is None:
-        return math.inf, math.inf
-    wanted = symmetric_align(truth.cam_from_obj, estimate.cam_from_obj, symmetries)
-    turn = rotation_error_deg(estimate.cam_from_obj, wanted)
-    return float(turn), float(translation_error(estimate.cam_from_obj, wanted)) / diameter
-
-
-def _surface_error(
-    picture: ExamPicture, mesh: PreparedMesh, estimate: PoseEstimate, truth: PoseEstimate, diameter: float
-) -> Float[Tensor, " t"]:
-    """VSD, computed in the window that holds the object in both poses."""
-    camera, observed = picture.scene.camera, picture.scene.depth
-    size = camera.image_size
-    drawn = [draw_silhouette(mesh, pose.cam_from_obj.numpy(), camera) for pose in (estimate, truth)]
-    views = torch.stack([torch.from_numpy(silhouette.depth_in(size)) for silhouette in drawn])
-    box = boxes_from_masks((views > 0).any(0))
-    if box.isnan().any():
-        return torch.ones(len(BOP_SHARES), dtype=torch.float64)
-    left, top, right, bottom = (box + 0.5).int().tolist()
-    window = camera.crop(left, top, right - left, bottom - top)
-    estimated, true = views[:, top:bottom, left:right]
-    return vsd(observed[top:bottom, left:right], true, estimated, window.K, diameter)
-
-
-def _share(right: np.ndarray) -> float:
-    return float(right.mean()) if len(right) else math.nan

@@ -39,6 +39,7 @@ from sightline.vis.overlays import (
 )
 from sightline.vis.palette import PALETTE, object_colors, palette_color
 from sightline.vis.plots import (
+    plot_coverage,
     plot_errors,
     plot_precision_recall,
     plot_reliability,
@@ -78,6 +79,7 @@ __all__ = [
     "most_used_template",
     "object_colors",
     "palette_color",
+    "plot_coverage",
     "plot_errors",
     "plot_precision_recall",
     "plot_reliability",

@@ -5,22 +5,17 @@ Each figure is drawn by its own canvas, without pyplot and so without any state 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from sightline.vis.canvas import Picture, as_array
-from sightline.vis.palette import palette_color
+from sightline.vis.canvas import Picture
+from sightline.vis.figures import INK, add_legend, as_vector, curve_color, curve_dashes, draw_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_DPI = 100
-_INK, _FAINT = "#24272c", "#d4d7dc"
-_CURVE_ORDER = ("blue", "vermillion", "bluish green", "reddish purple", "orange", "sky blue", "yellow")
-_DASHES = ("-", "--", "-.", ":")
 
 
 def plot_precision_recall(
@@ -48,7 +43,7 @@ def plot_precision_recall(
     """
     checked = {}
     for name, pair in curves.items():
-        recall, precision = (_vector(values, name) for values in pair)
+        recall, precision = (as_vector(values, name) for values in pair)
         if len(recall) != len(precision):
             raise ValueError(
                 f"{name}: expected as many precisions as recalls, got {len(precision)}, {len(recall)}"
@@ -60,12 +55,12 @@ def plot_precision_recall(
 
     def draw(axes: Axes) -> None:
         for index, (name, (recall, precision)) in enumerate(checked.items()):
-            color, dashes = _curve_color(index), _curve_dashes(index)
+            color, dashes = curve_color(index), curve_dashes(index)
             axes.step(recall, precision, color, linestyle=dashes, where="post", label=name, linewidth=1.8)
         axes.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
-        _add_legend(axes, "lower left")
+        add_legend(axes, "lower left")
 
-    return _draw_figure(draw, title, size_px)
+    return draw_figure(draw, title, size_px)
 
 
 def plot_reliability(
@@ -97,7 +92,7 @@ def plot_reliability(
         >>> plot_reliability(np.array([0.2, 0.9]), np.array([False, True])).shape
         (480, 520, 3)
     """
-    claims, truth = _vector(confidence, "confidence"), _vector(correct, "correct")
+    claims, truth = as_vector(confidence, "confidence"), as_vector(correct, "correct")
     if len(claims) != len(truth) or not ((claims >= 0) & (claims <= 1)).all():
         raise ValueError("confidence: expected numbers in [0, 1], as many as there are answers in correct")
     counts, accuracy, mean = reliability_bins(claims, truth, num_bins)
@@ -106,14 +101,71 @@ def plot_reliability(
     middles = (np.arange(num_bins) + 0.5) / num_bins
 
     def draw(axes: Axes) -> None:
-        axes.bar(middles[filled], accuracy[filled], 0.92 / num_bins, color=_curve_color(0), alpha=0.75)
-        axes.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1.2)
-        axes.plot(mean[filled], accuracy[filled], "o", color=_curve_color(1), markersize=5)
+        axes.bar(middles[filled], accuracy[filled], 0.92 / num_bins, color=curve_color(0), alpha=0.75)
+        axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2)
+        axes.plot(mean[filled], accuracy[filled], "o", color=curve_color(1), markersize=5)
         for x, top, count in zip(middles[filled], accuracy[filled], counts[filled], strict=True):
-            axes.text(x, min(top + 0.02, 0.96), f"{count}", ha="center", fontsize=8, color=_INK)
+            axes.text(x, min(top + 0.02, 0.96), f"{count}", ha="center", fontsize=8, color=INK)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="confidence", ylabel="share that is correct")
 
-    return _draw_figure(draw, f"{title}: calibration error {ece:.3f}, {len(claims)} claims", size_px)
+    return draw_figure(draw, f"{title}: calibration error {ece:.3f}, {len(claims)} claims", size_px)
+
+
+def plot_coverage(
+    levels: Mapping[str, np.ndarray | Tensor],
+    *,
+    title: str = "Coverage of claimed covariances",
+    size_px: tuple[int, int] = (520, 480),
+) -> Picture:
+    """Plot in how many cases the truth lies within the ellipsoid of each level, one stepped curve a name.
+
+    Right claims lie on the dashed line; a curve below it claims too much, one above it too little.
+
+    Args:
+        levels: of each name ``(n,)`` levels of the smallest ellipsoids that hold the truth, in [0, 1], as
+            :func:`sightline.metrics.ellipsoid_levels` gives them; NaN is left out.
+        title: above the plot.
+        size_px: ``(width, height)`` of the picture.
+
+    Returns:
+        The plot.
+
+    Raises:
+        ValueError: numbers outside [0, 1].
+
+    Example:
+        >>> plot_coverage({"rotation": np.array([0.1, 0.4, 0.9])}).shape
+        (480, 520, 3)
+    """
+    checked = {}
+    for name, values in levels.items():
+        vector = as_vector(values, name)
+        vector = np.sort(vector[~np.isnan(vector)])
+        if ((vector < 0) | (vector > 1)).any():
+            raise ValueError(f"{name}: expected levels in [0, 1]")
+        checked[name] = vector
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="right claims")
+        for index, (name, vector) in enumerate(checked.items()):
+            if len(vector) == 0:
+                continue
+            share = np.arange(len(vector) + 2).clip(max=len(vector)) / len(vector)
+            axes.step(
+                np.concatenate([[0.0], vector, [1.0]]),
+                share,
+                curve_color(index),
+                linestyle=curve_dashes(index),
+                where="post",
+                label=f"{name} ({len(vector)})",
+                linewidth=1.8,
+            )
+        axes.set(
+            xlim=(0, 1), ylim=(0, 1.01), xlabel="level of the ellipsoid", ylabel="share of the truths in it"
+        )
+        add_legend(axes, "lower right")
+
+    return draw_figure(draw, title, size_px)
 
 
 def plot_errors(
@@ -147,7 +199,7 @@ def plot_errors(
         raise ValueError(f"largest: expected a positive number, got {largest}")
     checked = {}
     for name, values in errors.items():
-        vector = _vector(values, name)
+        vector = as_vector(values, name)
         vector = np.sort(np.where(np.isfinite(vector), vector, np.inf))
         if len(vector) == 0 or vector[0] < 0:
             raise ValueError(f"{name}: expected at least one error, none of them negative")
@@ -156,7 +208,7 @@ def plot_errors(
     def draw(axes: Axes) -> None:
         bars = axes.twinx()
         for index, (name, vector) in enumerate(checked.items()):
-            color, dashes = _curve_color(index), _curve_dashes(index)
+            color, dashes = curve_color(index), curve_dashes(index)
             median = float(np.quantile(vector, 0.5, method="inverted_cdf"))
             seen = vector[vector <= largest]
             share = np.append(np.arange(len(seen) + 1), len(seen)) / len(vector)
@@ -164,15 +216,15 @@ def plot_errors(
             label = f"{name}: median {median:.3g} {unit}" if np.isfinite(median) else f"{name}: most failed"
             axes.step(steps, share, color, linestyle=dashes, where="post", label=label, linewidth=1.8)
             bars.hist(seen, bins=40, range=(0, largest), color=color, alpha=0.3)
-        bars.set_ylabel("cases (bars)", color=_INK)
+        bars.set_ylabel("cases (bars)", color=INK)
         axes.set_zorder(bars.get_zorder() + 1)
         axes.patch.set_visible(False)
         axes.set(
             xlim=(0, largest), ylim=(0, 1.01), xlabel=f"error ({unit})", ylabel="share of all cases below"
         )
-        _add_legend(axes, "lower right")
+        add_legend(axes, "lower right")
 
-    return _draw_figure(draw, title, size_px)
+    return draw_figure(draw, title, size_px)
 
 
 def plot_sizes(
@@ -204,7 +256,7 @@ def plot_sizes(
         >>> plot_sizes(np.array([20.0, 80.0]), np.array([21.0, 120.0]), tolerance=0.1).shape
         (520, 640, 3)
     """
-    x, y = _vector(expected, "expected"), _vector(measured, "measured")
+    x, y = as_vector(expected, "expected"), as_vector(measured, "measured")
     both = np.concatenate([x, y])
     if len(x) == 0 or len(x) != len(y) or not ((both > 0) & np.isfinite(both)).all():
         raise ValueError("sizes: expected as many positive measured as expected sizes, at least one")
@@ -217,17 +269,17 @@ def plot_sizes(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("{x:g}" if ends[1] / ends[0] < 5 else "")
-        axes.plot(ends, ends, color=_INK, linewidth=1.2, linestyle="--", label="equal")
+        axes.plot(ends, ends, color=INK, linewidth=1.2, linestyle="--", label="equal")
         if tolerance is not None:
             low, high = ends / (1 + tolerance), ends * (1 + tolerance)
-            axes.fill_between(ends, low, high, color=_curve_color(2), alpha=0.2, linewidth=0)
-        axes.plot(x[~outside], y[~outside], "o", color=_curve_color(0), markersize=5, label="fits")
+            axes.fill_between(ends, low, high, color=curve_color(2), alpha=0.2, linewidth=0)
+        axes.plot(x[~outside], y[~outside], "o", color=curve_color(0), markersize=5, label="fits")
         if outside.any():
             label = f"{int(outside.sum())} beyond {100 * (tolerance or 0):.3g} %"
-            axes.plot(x[outside], y[outside], "X", color=_curve_color(1), markersize=8, label=label)
+            axes.plot(x[outside], y[outside], "X", color=curve_color(1), markersize=8, label=label)
         axes.legend(loc="best", framealpha=0.85)
 
-    return _draw_figure(draw, title, size_px)
+    return draw_figure(draw, title, size_px)
 
 
 def plot_timeline(
@@ -261,7 +313,7 @@ def plot_timeline(
         >>> plot_timeline(np.array([0.9, 0.1, 0.8]), np.array([True, False, True])).shape
         (300, 900, 3)
     """
-    values, valid = _vector(scores, "scores"), _vector(found, "found") > 0
+    values, valid = as_vector(scores, "scores"), as_vector(found, "found") > 0
     if len(values) == 0 or len(values) != len(valid):
         raise ValueError(
             f"timeline: expected a score and an answer a frame, got {len(values)} and {len(valid)}"
@@ -274,18 +326,18 @@ def plot_timeline(
 
     def draw(axes: Axes) -> None:
         for first, last in spans:
-            axes.axvspan((first - 0.5) * scale, (last - 0.5) * scale, color=_curve_color(1), alpha=0.22, lw=0)
-        axes.plot(time, np.where(valid, values, np.nan), color=_curve_color(0), linewidth=1.6)
-        axes.plot(time[~valid], values[~valid], ".", color=_curve_color(1), markersize=3)
+            axes.axvspan((first - 0.5) * scale, (last - 0.5) * scale, color=curve_color(1), alpha=0.22, lw=0)
+        axes.plot(time, np.where(valid, values, np.nan), color=curve_color(0), linewidth=1.6)
+        axes.plot(time[~valid], values[~valid], ".", color=curve_color(1), markersize=3)
         again = [last for _, last in spans if last < len(values)]
-        axes.plot(time[again], values[again], "^", color=_curve_color(2), markersize=8)
+        axes.plot(time[again], values[again], "^", color=curve_color(2), markersize=8)
         if threshold is not None:
-            axes.axhline(threshold, color=_INK, linestyle="--", linewidth=1)
+            axes.axhline(threshold, color=INK, linestyle="--", linewidth=1)
         axes.set(xlim=(-0.5 * scale, (len(values) - 0.5) * scale), ylim=(0, 1.03), ylabel="score")
         axes.set_xlabel("frame" if frames_per_second is None else "time (s)")
 
     share = f"{what} in {int(valid.sum())} of {len(valid)} frames, lost {len(spans)} times"
-    return _draw_figure(draw, f"{title}: {share}", size_px)
+    return draw_figure(draw, f"{title}: {share}", size_px)
 
 
 def reliability_bins(
@@ -328,44 +380,3 @@ def lost_spans(found: np.ndarray) -> list[tuple[int, int]]:
     """
     edges = np.flatnonzero(np.diff(~found, prepend=False, append=False))
     return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
-
-
-def _draw_figure(draw: Callable[[Axes], None], title: str, size_px: tuple[int, int]) -> Picture:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(size_px[0] / _DPI, size_px[1] / _DPI), dpi=_DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(color=_FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, fontsize=11, color=_INK, loc="left", parse_math=False)
-    draw(axes)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def _add_legend(axes: Axes, place: Literal["lower left", "lower right"]) -> None:
-    if axes.lines:
-        legend = axes.legend(
-            axes.lines, [str(line.get_label()) for line in axes.lines], loc=place, frameon=False
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a name may hold dollar signs
-
-
-def _vector(values: np.ndarray | Tensor, name: str) -> np.ndarray:
-    vector = as_array(values).astype(np.float64)
-    if vector.ndim != 1:
-        raise ValueError(f"{name}: expected numbers of shape (n,), got {vector.shape}")
-    return vector
-
-
-def _curve_color(index: int) -> str:
-    red, green, blue = palette_color(_CURVE_ORDER[index % len(_CURVE_ORDER)])
-    return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _curve_dashes(index: int) -> str:
-    return _DASHES[index // len(_CURVE_ORDER) % len(_DASHES)]

@@ -36,6 +36,7 @@ def read_vpog_recipe(
     *,
     data_folder: str | Path | None = None,
     descriptor: str | Path | None = None,
+    default_descriptor: str | Path | None = None,
 ) -> VPOGRecipe:
     """Read a recipe and build what it says.
 
@@ -46,6 +47,8 @@ def read_vpog_recipe(
         data_folder: where drawn objects are kept between runs; in memory unless given.
         descriptor: weights of the descriptor's pre-training, or of what began as one, with which a tiny
             encoder begins.
+        default_descriptor: the same where the recipe names no weights of its encoder; of no account for
+            another encoder than the tiny one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -57,6 +60,9 @@ def read_vpog_recipe(
     if data_folder is not None:
         data["folder"] = data_folder
     model = VPOGModel(**recipe["model"])
+    has_weights = "weights" in (recipe["model"].get("encoder") or {})
+    if descriptor is None and isinstance(model.encoder, TinyEncoder) and not has_weights:
+        descriptor = default_descriptor
     if descriptor is not None:
         if not isinstance(model.encoder, TinyEncoder):
             kind = type(model.encoder).__name__
