@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PoseData:
         folder=tmp_path_factory.mktemp("views"),
         num_objects=2,
         num_backdrops=2,
-        num_validation_objects=1,
+        num_validation_objects=2,
         num_validation=4,
         epoch_length=16,
         num_positives=2,

@@ -339,8 +339,12 @@ def _lift(
     which = matches.batch * surfaces.depth.shape[1] + matches.template
     jump = surfaces.max_jump.to(px)[matches.batch, None]
     depth = sample_depth_of(surfaces.depth.flatten(0, 1).to(px), which[:, None], px, max_jump=jump)
+    seen = depth.isfinite()
+    # a gradient of 0 times a NaN would be one
+    depth = torch.where(seen, depth, 1.0)
     obj_from_cam = invert(surfaces.cam_from_obj.double()).flatten(0, 1).to(px)[which]
-    return transform(obj_from_cam, unproject(px, depth, surfaces.K.flatten(0, 1).to(px)[which]))
+    points = transform(obj_from_cam, unproject(px, depth, surfaces.K.flatten(0, 1).to(px)[which]))
+    return torch.where(seen[..., None], points, torch.nan)
 
 
 def _rank_in_group(group: Int[Tensor, " m"], score: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
