@@ -11,11 +11,13 @@ from sightline.cli.main import main
 from sightline.formats.bop_dataset import BopDataset, Target, write_targets
 from sightline.formats.bop_detections import BopDetection, write_bop_detections
 from sightline.formats.bop_results import HEADER, read_bop_results
+from sightline.nn.checkpoint import save_model
 from sightline.pipeline import bop_run
 from sightline.pipeline.bop_run import run_bop
-from sightline.pipeline.estimators import EstimatorMaker
+from sightline.pipeline.estimators import EstimatorMaker, MatcherChoice
 from sightline.records import Correspondences
 from sightline.synthetic import SceneSettings, make_object, make_scene, write_bop_dataset
+from sightline.vpog.model import VPOGModel
 
 
 class TruthMatcher:
@@ -170,6 +172,24 @@ def test_a_run_that_was_stopped_goes_on(folder, matcher, tmp_path, monkeypatch):
     for one, other in zip(read_bop_results(results), read_bop_results(whole.results), strict=True):
         assert (one.im_id, one.obj_id) == (other.im_id, other.obj_id)
         assert torch.allclose(one.cam_from_obj, other.cam_from_obj)
+
+
+def test_the_learned_matcher_runs_too(folder, tmp_path):
+    model = VPOGModel(
+        {"name": "tiny", "dim": 32, "depth": 1, "num_heads": 2},
+        image_size=64,
+        depth=1,
+        num_heads=2,
+        flow_hidden_dim=32,
+        flow_layers=1,
+    )
+    save_model(tmp_path / "small.safetensors", model, model.config, {"turn": 0.55})
+    make = EstimatorMaker(MatcherChoice("vpog", tmp_path / "small.safetensors"))
+    done = run_bop(folder, tmp_path / "vpog_toys-test.csv", make=make, true_boxes=True, **OPTIONS)
+    assert "small" in done.method
+    assert done.method.endswith(", true boxes")
+    assert done.num_pictures == 3
+    assert done.num_poses == len(read_bop_results(done.results))  # by luck; it has learned nothing
 
 
 def test_unknown_times_are_unknown(folder, matcher, tmp_path):

@@ -158,7 +158,10 @@ def run_bop(
     method = f"{make.name}, {source}{', depth' * with_depth}"
     started = time.perf_counter()
     cards = _cards(dataset, wanted, num_views, template_size, cards_folder, progress)
-    estimator = make(list(cards.values()), min_score=0.0, max_instances=_MOST_INSTANCES)
+    if true_boxes or given is not None:  # no detector of its own is made then
+        estimator = PoseEstimator(list(cards.values()), make.matcher(list(cards.values())), min_score=0.0)
+    else:
+        estimator = make(list(cards.values()), min_score=0.0, max_instances=_MOST_INSTANCES)
     onboarding = time.perf_counter() - started
     journal = BopJournal(
         results_file, _said(method, dataset, detections, make.choice, num_views, template_size)
