@@ -134,10 +134,12 @@ def test_no_more_poses_than_the_targets_ask_for(folder, matcher, tmp_path, monke
     copy.mkdir()
     for each in ("models", "test"):
         (copy / each).symlink_to(folder / each)
-    write_targets(copy / "test_targets_bop19.json", [Target(2, 1, 1, 1), Target(2, 2, 2, 1)])
+    write_targets(
+        copy / "test_targets_bop19.json", [Target(2, 1, 1, 1), Target(2, 1, 2, 2), Target(2, 2, 2, 1)]
+    )
     done = run_bop(copy, tmp_path / "sift_toys-test.csv", detections=folder.parent / "cnos.json", **OPTIONS)
     rows = read_bop_results(done.results)
-    assert sorted((row.im_id, row.obj_id) for row in rows) == [(1, 1), (2, 2)]
+    assert sorted((row.im_id, row.obj_id) for row in rows) == [(1, 1), (1, 2), (2, 2)]
     assert done.num_pictures == 2
     (copy / "test_targets_bop19.json").unlink()
     write_targets(copy / "test_targets_bop24.json", [Target(2, 0), Target(2, 1)])
