@@ -172,7 +172,7 @@ def test_recipe(tmp_path: Path) -> None:
         ("data: {a: 1}", "data: unknown key 'a'"),
         ("model: {width: 3, width: 4}", r"'width' comes twice.* line 1, column 19"),
         ("model: [1, 2", "expected YAML: while parsing"),
-        ("- 1", "expected sections .model, data, loss, train, stage0_data, stage0., got list"),
+        ("- 1", "expected sections .model, data, loss, train., got list"),
         ("model: 3", "model: expected keys with values, got 3"),
         ("model: !!python/object/apply:os.getcwd []", "expected YAML"),
     ],

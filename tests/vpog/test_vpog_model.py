@@ -121,7 +121,7 @@ def test_weights_say_what_they_are(model, tmp_path):
 def test_bad_input_is_named(model, pictures):
     _, templates, poses = pictures
     with pytest.raises(ValueError, match="crops of 64 px"):
-        model(torch.rand(2, 3, 48, 64), templates, poses)
+        model(torch.rand(2, 3, 48, 48), templates[..., :48, :48], poses)
     with pytest.raises(ValueError, match="num_template_added"):
         VPOGModel(ENCODER, **SMALL, num_template_added=0)
     with pytest.raises(ValueError, match="multiple of the patch size"):

@@ -72,8 +72,8 @@ def crop_regions(boxes: Float[Tensor, "n 4"], template_size: tuple[int, int]) ->
         ``(n, 4)`` float64 xyxy pixels, which may lie outside the picture.
 
     Example:
-        >>> crop_regions(torch.tensor([[0.0, 0.0, 20.0, 10.0]]), (32, 32))
-        tensor([[-2., -7., 22., 17.]], dtype=torch.float64)
+        >>> crop_regions(torch.tensor([[0.0, 0.0, 20.0, 10.0]]), (32, 32)).round().tolist()
+        [[-2.0, -7.0, 22.0, 17.0]]
     """
     regions = []
     for box in boxes.double():
