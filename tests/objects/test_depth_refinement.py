@@ -9,7 +9,8 @@ from sightline.formats.images import read_depth, read_image
 from sightline.formats.meshes import read_mesh
 from sightline.geometry.cameras import Camera
 from sightline.geometry.rotations import exp, geodesic_distance
-from sightline.objects.depth_refinement import judge_by_depth, refine_by_depth, settle_on_depth
+from sightline.objects.depth_refinement import refine_by_depth, settle_on_depth
+from sightline.objects.depth_view import judge_by_depth
 from sightline.objects.verification import verify_pose
 from sightline.records import PoseEstimate
 from sightline.rendering import render_views

@@ -94,7 +94,7 @@ def test_options_that_do_not_apply_are_named(options: list[str], message: str, c
 def test_the_classical_matcher_sits_the_exam_with_depth(tmp_path: Path, capsys: pytest.CaptureFixture):
     arguments = ["evaluate", "exam-pose", "--limit", "1", "--split", "development", "--with-depth"]
     assert main([*arguments, "--output", str(tmp_path)]) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert "sift with depth on exam-pose" in text
     assert "s an object in it" in text
     figures = json.loads((tmp_path / "figures.json").read_text())
