@@ -44,7 +44,7 @@ def draw_figure(draw: Callable[[Axes], None], title: str, size_px: tuple[int, in
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def add_legend(axes: Axes, place: Literal["lower left", "lower right"]) -> None:
+def add_legend(axes: Axes, place: Literal["lower left", "lower right", "upper left"]) -> None:
     """Name the lines that have been drawn.
 
     Args:

@@ -163,7 +163,7 @@ def plot_coverage(
         axes.set(
             xlim=(0, 1), ylim=(0, 1.01), xlabel="level of the ellipsoid", ylabel="share of the truths in it"
         )
-        add_legend(axes, "lower right")
+        add_legend(axes, "upper left")
 
     return draw_figure(draw, title, size_px)
 
