@@ -86,6 +86,25 @@ def test_the_agreement_tells_a_right_pose_from_others():
     assert scores[0] > scores[3] + 0.3
 
 
+def test_what_hides_the_object_counts_less_than_what_is_seen_through_it():
+    truth, scores = box_pose(), []
+    for elsewhere in (0.36, 0.6):  # before it, and the wall behind it
+        depth = _depth(truth)
+        depth[:, 150:185] = elsewhere
+        fit = judge_by_depth(printed_box(), truth, depth, CAMERA)
+        assert fit is not None
+        scores.append(fit.agreement)
+    assert scores[0] > scores[1] + 0.1
+
+
+def test_turns_are_about_the_objects_origin():
+    truth = box_pose()
+    fit = judge_by_depth(printed_box(), truth, _depth(truth), CAMERA)
+    assert fit is not None
+    turns, shifts = (fit.information[part, part].trace() for part in (slice(3), slice(3, 6)))
+    assert float(turns / shifts) < (printed_box().diameter / 2) ** 2  # no arm is longer than the object
+
+
 def test_nothing_is_said_where_nothing_is_measured():
     pose = box_pose()
     assert refine_by_depth(printed_box(), pose, torch.zeros(240, 320), CAMERA) is None
