@@ -237,7 +237,7 @@ class PoseEstimator:
             t=result.t,
             score=0.0,
             valid=True,
-            covariance=result.covariance,
+            covariance=result.covariance * self.matcher.errors_in_common,
             inliers=result.inliers,
             residual_px=result.residual_px,
             reason=result.reason,

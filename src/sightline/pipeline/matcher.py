@@ -22,6 +22,11 @@ PictureFeatures: TypeAlias = Any
 class Matcher(Protocol):
     """What a matcher room offers: ``sift`` is one, learned rooms are others."""
 
+    @property
+    def errors_in_common(self) -> float:
+        """How many neighbouring correspondences err together and so count as one in a pose's covariance."""
+        ...
+
     def describe(self, image: NDArray[np.uint8]) -> PictureFeatures:
         """Compute what is computed once a picture, ``(h, w, 3)`` uint8 RGB."""
         ...

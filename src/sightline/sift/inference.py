@@ -35,6 +35,11 @@ class SiftMatcher:
         self._max_features = max_features
         self._max_ratio = max_ratio
 
+    @property
+    def errors_in_common(self) -> float:
+        """Each correspondence errs by itself."""
+        return 1.0
+
     def bank(self, card: ObjectCard) -> FeatureBank:
         """The feature bank of a card."""
         return self._banks[card.name]

@@ -187,6 +187,11 @@ class VPOGMatcher:
             return self.settings.num_angles
         return 1 if self.turn >= math.pi else math.ceil(_OVERLAP * math.pi / self.turn)
 
+    @property
+    def errors_in_common(self) -> float:
+        """The places of one patch come from one pair of tokens, and err together."""
+        return float(self.settings.places**2)
+
     @cached_property
     def fingerprint(self) -> str:
         """What tells these weights from all others: features that a card keeps are of one fingerprint."""
