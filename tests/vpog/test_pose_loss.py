@@ -5,6 +5,7 @@ from sightline.geometry.pnp.epropnp import EProPnP
 from sightline.geometry.poses import make_pose
 from sightline.synthetic.problems import make_pnp_problems
 from sightline.vpog.pose_loss import EProPnPLoss, normalise_weights
+from sightline.vpog.pose_scale import PoseScale
 
 
 def crops(num_points=80, outliers=0.3, seed=0):
@@ -67,12 +68,12 @@ def test_no_points_give_zero_and_no_nan():
 
 def test_norm_follows_the_scale_in_training_only():
     points_3d, points_2d, K, pose, _ = crops(20)
-    criterion = EProPnPLoss(initial_log_scale=0.0, momentum=0.1)
+    criterion = EProPnPLoss(scale=PoseScale(0.0, momentum=0.1))
     scale = torch.full((4,), 3.0).log()
     criterion(points_3d, points_2d, torch.ones(4, 20), K, pose, log_scale=scale)
-    assert float(criterion.norm_factor) == pytest.approx(1.2)
+    assert float(criterion.scale.norm_factor) == pytest.approx(1.2)
     criterion.eval()(points_3d, points_2d, torch.ones(4, 20), K, pose, log_scale=scale)
-    assert float(criterion.norm_factor) == pytest.approx(1.2)
+    assert float(criterion.scale.norm_factor) == pytest.approx(1.2)
 
 
 def test_many_points_are_sampled_among_the_valid_ones():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sightline.nn.checkpoint import read_config
+from sightline.nn.checkpoint import load_weights, read_config
 from sightline.synthetic.pose_crops import PoseCropSettings
 from sightline.synthetic.pose_views import PoseViewSettings
 from sightline.training import TrainSettings, fit
@@ -67,7 +68,9 @@ def test_a_few_steps_on_one_batch_lower_every_loss(task, batch):
     assert 0 <= figures["val_accuracy_seen"] <= 1
 
 
-def test_parts_can_be_weighed_and_left_out(task, batch):
+def test_parts_can_be_weighed_and_left_out(posed, batch):
+    task = posed
+    task.weights = VPOGLoss()
     with torch.no_grad():
         usual = task.losses(batch)
         task.weights = VPOGLoss(weight_background=0.0, regularization=0.01, epro_pnp=0.5)
@@ -86,8 +89,37 @@ def test_parts_can_be_weighed_and_left_out(task, batch):
     assert parts["loss"] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_the_pose_teaches_the_network(task, batch):
-    task.weights = replace(task.weights, classification=0, coarse=0, flow=0, epro_pnp=1.0)
+@pytest.fixture
+def posed(data) -> VPOGTask:
+    torch.manual_seed(0)
+    return VPOGTask(VPOGModel(ENCODER, **SMALL, pose_log_scale=2.0), data, VPOGLoss(epro_pnp=1.0))
+
+
+def test_a_model_without_its_scale_cannot_learn_from_the_pose(data):
+    with pytest.raises(ValueError, match="pose_log_scale"):
+        VPOGTask(VPOGModel(ENCODER, **SMALL), data, VPOGLoss(epro_pnp=1.0))
+
+
+def test_the_scale_of_the_pose_loss_is_learned_and_kept(posed, tmp_path):
+    settings = TrainSettings(steps=3, batch_size=2, num_workers=0, progress=False, device="cpu", lr=1e-2)
+    result = fit(posed, settings, tmp_path)
+    reread = VPOGModel(**read_config(result.weights).config)
+    load_weights(reread, result.weights)
+    assert reread.pose_scale is not None
+    assert abs(float(reread.pose_scale.log_scale.detach()) - 2.0) > 1e-3
+    assert float(reread.pose_scale.norm_factor) != pytest.approx(math.exp(2.0), abs=1e-6)
+
+
+def test_judging_leaves_the_scale_of_the_pose_loss_alone(posed, batch):
+    posed.net.eval()
+    with torch.no_grad():
+        posed.validate([batch])
+    assert float(posed.net.pose_scale.norm_factor) == pytest.approx(math.exp(2.0))
+
+
+def test_the_pose_teaches_the_network(posed, batch):
+    task = posed
+    task.weights = replace(task.weights, classification=0, coarse=0, flow=0)
     task.losses(batch)["loss"].backward()
     gradients = [p.grad for p in task.net.flow_head.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)

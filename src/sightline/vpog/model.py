@@ -21,6 +21,7 @@ from sightline.vpog.classification_head import ClassificationHead
 from sightline.vpog.correspondence import PatchMatches
 from sightline.vpog.encoder import build_encoder
 from sightline.vpog.flow_head import FlowHead, FlowPrediction
+from sightline.vpog.pose_scale import PoseScale
 from sightline.vpog.template_cache import TemplateCache
 from sightline.vpog.token_manager import TokenManager
 from sightline.vpog.view_encoding import EncodingName
@@ -75,6 +76,8 @@ class VPOGModel(nn.Module):
         flow_layers: layers of the flow head.
         num_query_added: learned tokens of the query.
         num_template_added: learned tokens of a template; the first is the class *unseen*.
+        pose_log_scale: s of :class:`PoseScale` at the start, which the pose loss learns; None for a model
+            without it, which cannot be trained with that loss.
 
     Raises:
         ValueError: sizes that do not go together, an unknown name.
@@ -107,6 +110,7 @@ class VPOGModel(nn.Module):
         flow_layers: int = 3,
         num_query_added: int = 0,
         num_template_added: int = 1,
+        pose_log_scale: float | None = None,
     ) -> None:
         super().__init__()
         if num_template_added < 1:
@@ -135,6 +139,7 @@ class VPOGModel(nn.Module):
             "flow_layers": flow_layers,
             "num_query_added": num_query_added,
             "num_template_added": num_template_added,
+            "pose_log_scale": pose_log_scale,
         }
         self.token_manager = TokenManager(dim, num_query_added, num_template_added)
         self.attention = AAModule(
@@ -152,6 +157,7 @@ class VPOGModel(nn.Module):
         )
         self.coarse_head, self.classification_head = heads
         self.flow_head = FlowHead(dim, flow_hidden_dim, flow_layers, self.patch_size)
+        self.pose_scale = None if pose_log_scale is None else PoseScale(pose_log_scale)
 
     @property
     def num_patches(self) -> int:

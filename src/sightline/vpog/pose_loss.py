@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sightline.geometry.pnp.epropnp import EProPnP
 from sightline.geometry.poses import make_pose
 from sightline.geometry.rotations import geodesic_distance
+from sightline.vpog.pose_scale import PoseScale
 
 
 class EProPnPLoss(nn.Module):
@@ -22,13 +23,12 @@ class EProPnPLoss(nn.Module):
 
     Args:
         solver: what solves and samples; None for 4 proposals beside the true pose and 512 samples.
+        scale: s and the running mean of ``exp(s)``, of the model that learns; the loss's own unless given.
         monte_carlo_weight: of ``(cost(truth) + log Z) / norm``, with the norm a running mean of ``exp(s)``.
         rotation_weight: of ``1 - cos`` of the angle to the truth after the regularising step.
         translation_weight: of the smooth L1 distance, metres, after that step.
         num_points: points of each crop that take part, drawn at random where there are more; None for all.
-        initial_log_scale: s at the start.
         pixel_unit: pixels in which ``exp(s)`` is meant; a patch's size makes it independent of the picture's.
-        momentum: of the running mean.
 
     Example:
         >>> criterion = EProPnPLoss()
@@ -40,19 +40,16 @@ class EProPnPLoss(nn.Module):
         ['loss', 'loss_monte_carlo', 'loss_rotation']
     """
 
-    norm_factor: Tensor
-
     def __init__(
         self,
         solver: EProPnP | None = None,
+        scale: PoseScale | None = None,
         *,
         monte_carlo_weight: float = 0.2,
         rotation_weight: float = 1.0,
         translation_weight: float = 1.0,
         num_points: int | None = 512,
-        initial_log_scale: float = 3.0,
         pixel_unit: float = 1.0,
-        momentum: float = 0.01,
     ) -> None:
         super().__init__()
         self.solver = solver or EProPnP(num_proposals=4)
@@ -61,9 +58,7 @@ class EProPnPLoss(nn.Module):
         self.translation_weight = translation_weight
         self.num_points = num_points
         self.pixel_unit = pixel_unit
-        self.momentum = momentum
-        self.log_scale = nn.Parameter(torch.tensor(initial_log_scale))
-        self.register_buffer("norm_factor", torch.tensor(initial_log_scale).exp())
+        self.scale = scale or PoseScale()
 
     def forward(
         self,
@@ -99,15 +94,14 @@ class EProPnPLoss(nn.Module):
         if valid is not None:
             weights = torch.where(valid[..., None], weights, 0.0)
         points_3d, points_2d, weights = self._chosen(points_3d, points_2d, weights, generator)
-        scale = (self.log_scale if log_scale is None else log_scale).exp()
-        self._follow(scale)
+        scale = self.scale(log_scale)
         weights_2d = normalise_weights(weights, scale.expand(len(K)), self.pixel_unit)
         problem = points_3d, points_2d, weights_2d, K, cam_from_obj
         posterior = self.solver.monte_carlo_loss(*problem, generator=generator)
         mode = make_pose(posterior.R, posterior.t)
         step = self.solver.derivative_regularisation(*problem, mode=mode)
         count = posterior.valid.sum().clamp_min(1)
-        monte_carlo = posterior.loss.sum() / count / self.norm_factor
+        monte_carlo = posterior.loss.sum() / count / self.scale.norm_factor
         rotation, translation = step.rotation.sum() / count, step.translation.sum() / count
         loss = (
             self.monte_carlo_weight * monte_carlo
@@ -134,11 +128,6 @@ class EProPnPLoss(nn.Module):
             field.take_along_dim(rows, dim=1) for field in (points_3d, points_2d, weights)
         )
         return points_3d, points_2d, weights
-
-    @torch.no_grad()
-    def _follow(self, scale: Tensor) -> None:
-        if self.training:
-            self.norm_factor.lerp_(scale.detach().mean().to(self.norm_factor), self.momentum)
 
 
 def normalise_weights(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sightline.synthetic.backdrops import BackdropBank
@@ -154,6 +155,26 @@ class VPOGLoss:
     min_visible_pixels: int = 16
 
 
+class Judgement(NamedTuple):
+    """What a batch taught.
+
+    Args:
+        losses: the weighted sum and its parts.
+        found: what the network returned.
+        labels: what was right.
+        flow: predicted in the true matches.
+        target: the true flow there.
+        visible: where there is one.
+    """
+
+    losses: dict[str, Tensor]
+    found: dict[str, Any]
+    labels: FlowLabels
+    flow: FlowPrediction
+    target: Float[Tensor, "m p p 2"]
+    visible: Bool[Tensor, "m p p"]
+
+
 class VPOGTask(TrainingTask):
     """The training of a :class:`VPOGModel`.
 
@@ -161,6 +182,9 @@ class VPOGTask(TrainingTask):
         model: what learns.
         data: what from.
         loss: what it is judged by.
+
+    Raises:
+        ValueError: the pose loss for a model without ``pose_log_scale``.
     """
 
     best_figure: ClassVar[str] = "val_loss"
@@ -174,7 +198,9 @@ class VPOGTask(TrainingTask):
             min_visible_pixels=self.weights.min_visible_pixels,
         )
         self.builder = CorrespondenceBuilder(model.patch_size, flow_threshold=0.0)
-        self.pose_loss = EProPnPLoss(pixel_unit=float(model.patch_size))
+        if self.weights.epro_pnp and model.pose_scale is None:
+            raise ValueError("epro_pnp: expected a model with a pose_log_scale, which this loss learns")
+        self.pose_loss = EProPnPLoss(scale=model.pose_scale, pixel_unit=float(model.patch_size))
 
     def notes(self) -> dict[str, Any]:
         """How far a query may be turned against its templates: what inference has to make up for."""
@@ -194,7 +220,7 @@ class VPOGTask(TrainingTask):
 
     def losses(self, batch: PoseCropBatch) -> Mapping[str, Tensor]:
         """The weighted sum, and its parts."""
-        return self._judge(batch)[0]
+        return self._judge(batch).losses
 
     def validate(self, batches: Iterable[PoseCropBatch]) -> dict[str, float]:
         """Losses, how often patches are matched rightly, and the flow's error in true matches, pixels."""
@@ -204,15 +230,18 @@ class VPOGTask(TrainingTask):
             rows.setdefault(f"val_{name}", []).append((value.detach(), weight))
 
         for batch in batches:
-            losses, found, labels, matched = self._judge(batch)
-            for name, value in losses.items():
+            judged = self._judge(batch)
+            for name, value in judged.losses.items():
                 note(name, value, len(batch["query"]))
-            for name, logits in (("", found["classification_logits"]), ("coarse_", found["coarse_logits"])):
-                right = classification_accuracy(logits, labels.labels, num_patches=self.net.num_patches)
+            for name, key in (("", "classification_logits"), ("coarse_", "coarse_logits")):
+                right = classification_accuracy(
+                    judged.found[key], judged.labels.labels, num_patches=self.net.num_patches
+                )
                 note(f"{name}accuracy_seen", right.seen, float(right.num_seen))
                 note(f"{name}accuracy_unseen", right.unseen, float(right.num_unseen))
-            prediction, target, visible = matched
-            errors = flow_errors(prediction.flow, target, visible, patch_size=self.net.patch_size)
+            errors = flow_errors(
+                judged.flow.flow, judged.target, judged.visible, patch_size=self.net.patch_size
+            )
             note("flow_px", errors.mae_px, float(errors.num_pixels))
         return {
             name: float(
@@ -239,9 +268,7 @@ class VPOGTask(TrainingTask):
             batch["diameter"],
         )
 
-    def _judge(
-        self, batch: PoseCropBatch
-    ) -> tuple[dict[str, Tensor], dict[str, Any], FlowLabels, tuple[FlowPrediction, Tensor, Tensor]]:
+    def _judge(self, batch: PoseCropBatch) -> Judgement:
         weights, grid = self.weights, (self.net.grid, self.net.grid)
         with torch.no_grad():
             labels = self.label(batch)
@@ -264,7 +291,7 @@ class VPOGTask(TrainingTask):
             losses["loss_pose"] = self._pose(batch, matches, prediction)
             total = total + weights.epro_pnp * losses["loss_pose"]
         parts = {name: value.detach() for name, value in losses.items()}
-        return {"loss": total, **parts}, found, labels, (prediction, target, visible)
+        return Judgement({"loss": total, **parts}, found, labels, prediction, target, visible)
 
     def _classification(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of the object's patches, and of those without it that nothing shows them."""
