@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import torch
 from sightline.formats.atomic import atomic_folder
 from sightline.formats.images import read_image, read_mask, write_image, write_mask
 from sightline.formats.meshes import read_mesh, write_mesh
-from sightline.geometry.symmetry import SymmetryGroup
 from sightline.objects.card import ObjectCard, Provenance, Template
 from sightline.objects.depth_png import read_scaled_depth, write_scaled_depth
+from sightline.objects.symmetry_json import symmetries_from_json, symmetries_to_json
 
 CARD_VERSION = 1
 
@@ -51,7 +50,7 @@ def save_card(card: ObjectCard, folder: str | Path) -> ObjectCard:
             "units": "m",
             "diameter": card.diameter,
             "bounds": card.bounds.tolist(),
-            **_symmetries_to_json(card.symmetries),
+            **symmetries_to_json(card.symmetries),
             "mesh": mesh_file,
             "provenance": asdict(card.provenance),
             "templates": views,
@@ -96,7 +95,7 @@ def load_card(folder: str | Path) -> ObjectCard:
             templates=tuple(_read_template(root, view) for view in manifest["templates"]),
             bounds=torch.tensor(manifest["bounds"], dtype=torch.float64),
             diameter=float(manifest["diameter"]),
-            symmetries=_symmetries_from_json(manifest),
+            symmetries=symmetries_from_json(manifest),
             mesh=None if mesh_file is None else read_mesh(root / mesh_file, unit="m").mesh,
             provenance=Provenance(**manifest["provenance"]),
             folder=root,
@@ -155,27 +154,3 @@ def _read_template(root: Path, entry: dict[str, Any]) -> Template:
         cam_from_obj=torch.tensor(entry["cam_from_obj"], dtype=torch.float64).reshape(4, 4),
         source=entry["source"],
     )
-
-
-def _symmetries_to_json(group: SymmetryGroup) -> dict[str, Any]:
-    """The layout of BOP's ``models_info.json``, in the card's unit (metres)."""
-    result: dict[str, Any] = {
-        # BOP leaves the identity out
-        "symmetries_discrete": [matrix.flatten().tolist() for matrix in group.discrete[1:]],
-        "symmetries_continuous": [],
-    }
-    if group.axis is not None:
-        offset = torch.zeros(3) if group.offset is None else group.offset
-        result["symmetries_continuous"].append({"axis": group.axis.tolist(), "offset": offset.tolist()})
-    return result
-
-
-def _symmetries_from_json(manifest: dict[str, Any]) -> SymmetryGroup:
-    identity = torch.eye(4, dtype=torch.float64)
-    rows = [torch.tensor(row, dtype=torch.float64).reshape(4, 4) for row in manifest["symmetries_discrete"]]
-    continuous = manifest["symmetries_continuous"]
-    axis = torch.tensor(continuous[0]["axis"], dtype=torch.float64) if continuous else None
-    offset = torch.tensor(continuous[0]["offset"], dtype=torch.float64) if continuous else None
-    if not math.isfinite(float(torch.stack([identity, *rows]).sum())):
-        raise ValueError("symmetries_discrete: expected finite numbers")
-    return SymmetryGroup(discrete=torch.stack([identity, *rows]), axis=axis, offset=offset)
