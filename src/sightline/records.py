@@ -238,6 +238,7 @@ class PoseEstimate:
         focal_px: the focal length that was estimated, where the camera's was unknown.
         reason: why the pose is not valid, or what is doubtful about a valid one.
         name: the object's name.
+        alternatives: other poses of the object that the picture bears out as well, best first.
 
     Raises:
         ValueError: a valid pose whose rotation is not a rotation or whose numbers are not finite.
@@ -258,6 +259,7 @@ class PoseEstimate:
     focal_px: float | None = None
     reason: str = ""
     name: str = ""
+    alternatives: tuple[PoseEstimate, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that a valid pose is a rigid motion."""

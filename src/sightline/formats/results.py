@@ -125,6 +125,7 @@ def _shares(box: Float[Tensor, "4"], size: tuple[int, int]) -> dict[str, float]:
 
 def _pose_entry(pose: PoseEstimate) -> dict[str, Any]:
     covariance = None if pose.covariance is None else _without_nan(pose.covariance.tolist())
+    others = {"alternatives": [_pose_entry(each) for each in pose.alternatives]} if pose.alternatives else {}
     return {
         "valid": pose.valid,
         "R": pose.R.tolist() if pose.valid else None,
@@ -135,6 +136,7 @@ def _pose_entry(pose: PoseEstimate) -> dict[str, Any]:
         "focal_px": null_if_not_finite(pose.focal_px),
         "inliers": _inlier_entry(pose.inliers),
         "reason": pose.reason,
+        **others,
     }
 
 
@@ -250,6 +252,16 @@ def _read_pose(entry: Fields, name: str, score: float) -> PoseEstimate:
         inliers=_read_inliers(entry),
         residual_px=entry.number("residual_px", math.nan),
         focal_px=_optional(entry, "focal_px"),
+        alternatives=_read_alternatives(entry, name, score),
+    )
+
+
+def _read_alternatives(entry: Fields, name: str, score: float) -> tuple[PoseEstimate, ...]:
+    if "alternatives" not in entry:
+        return ()
+    where = f"{entry.where}, alternatives"
+    return tuple(
+        _read_pose(Fields.of(each, entry.path, where), name, score) for each in entry.require("alternatives")
     )
 
 

@@ -21,6 +21,7 @@ from sightline.objects.card import ObjectCard
 from sightline.objects.checks import check_depth, raise_faults
 from sightline.objects.depth_refinement import settle_on_depth
 from sightline.objects.verification import Verification, verify_pose
+from sightline.pipeline.ambiguity import with_alternatives
 from sightline.pipeline.matcher import BoxFinder, Matcher, PictureFeatures
 from sightline.records import Correspondences, PoseEstimate, TriangleMesh
 
@@ -165,8 +166,8 @@ class PoseEstimator:
             candidates.sort(key=lambda c: (c.pose.valid, c.pose.score), reverse=True)
             if len(_sure(candidates)) >= self.max_instances:
                 break
-        valid = _distinct([c for c in candidates if c.pose.valid])
-        return valid[: self.max_instances] or candidates[:1]
+        valid = _distinct([c for c in candidates if c.pose.valid])[: self.max_instances]
+        return [_with_alternatives(one, candidates) for one in valid] or candidates[:1]
 
     def _candidates(self, picture: _Picture, card: ObjectCard, box: Tensor | None) -> list[FoundObject]:
         """Poses of one object in one place, until there are enough that are sure."""
@@ -330,6 +331,12 @@ def _distinct(candidates: list[FoundObject]) -> list[FoundObject]:
         if all(_overlap(one, other) < 0.5 for other in kept):
             kept.append(one)
     return kept
+
+
+def _with_alternatives(one: FoundObject, candidates: list[FoundObject]) -> FoundObject:
+    """One of them, with what else the picture bears out at its place."""
+    others = [c.pose for c in candidates if c is not one and _overlap(one, c) >= 0.5]
+    return replace(one, pose=with_alternatives(one.pose, others, one.card.symmetries))
 
 
 def _drop_contradictions(found: list[FoundObject]) -> list[FoundObject]:

@@ -64,6 +64,7 @@ def _item(frame: Frame, camera: Camera, found: FoundObject) -> ReportItem:
         scores={} if check is None else _scores(check),
         timings=found.seconds,
         notes=_notes(found),
+        alternatives=found.pose.alternatives,
     )
 
 

@@ -123,7 +123,8 @@ def label_pose(pose: PoseEstimate) -> str:
         pose: an estimate.
 
     Returns:
-        Name, score, distance and, where known, how sure both are; for an invalid pose why there is none.
+        Name, score, distance and, where known, how sure both are, and whether another pose is borne out as
+        well; for an invalid pose why there is none.
 
     Example:
         >>> import torch
@@ -137,7 +138,7 @@ def label_pose(pose: PoseEstimate) -> str:
     if not pose.valid:
         return f"{name} not found: {pose.reason or 'no reason given'}"
     distance = float(np.linalg.norm(as_array(pose.t)))
-    text = f"{name} {pose.score:.2f}  {format_length(distance)}"
+    text = f"{name} {pose.score:.2f}{' or another side' * bool(pose.alternatives)}  {format_length(distance)}"
     sigma = pose_uncertainty(pose)
     if sigma is None:
         return text
