@@ -1,8 +1,9 @@
 """The detector under the pose heads: transformers' RT-DETRv2, built from a preset without downloading.
 
-Nothing of the network is copied: backbone, hybrid encoder, query selection and deformable decoder are those of
-``transformers``. Only its initialisation is done again, as the authors of RT-DETR train it from nothing (Zhao
-et al., CVPR 2024): ``transformers`` starts batch norms with gains of about 0.01, which suits loaded weights.
+Nothing of the network is copied: backbone, hybrid encoder, query selection and deformable decoder are those
+of ``transformers``. Only its initialisation is done again, as the authors of RT-DETR train it from nothing
+(Zhao et al., CVPR 2024): ``transformers`` starts batch norms with gains of about 0.01, which suits loaded
+weights.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def detector_config(
     width = preset.hidden_dim if hidden_dim is None else hidden_dim
     encoder = width if hidden_dim is not None or preset.encoder_dim is None else preset.encoder_dim
     changed = dict(overrides or {})
-    body = {
+    body: dict[str, Any] = {
         "embedding_size": preset.stem,
         "hidden_sizes": list(preset.widths),
         "depths": list(preset.depths),
@@ -105,7 +106,7 @@ def detector_config(
         "out_indices": [2, 3, 4],
         **_known_fields(RTDetrResNetConfig, changed.pop("backbone_config", {}), extra=("out_indices",)),
     }
-    values = {
+    values: dict[str, Any] = {
         "num_labels": num_classes,
         "num_queries": num_queries,
         "d_model": width,
@@ -125,7 +126,7 @@ def detector_config(
     return RTDetrV2Config(backbone_config=RTDetrResNetConfig(**body), **values)
 
 
-def _known_fields(config: type, values: Mapping[str, Any], *, extra: tuple[str, ...]) -> dict[str, Any]:
+def _known_fields(config: Any, values: Mapping[str, Any], *, extra: tuple[str, ...]) -> dict[str, Any]:  # noqa: ANN401
     known = {field.name for field in fields(config)} | set(extra)
     unknown = sorted(set(values) - known)
     if unknown:
@@ -165,7 +166,7 @@ def build_detector(config: RTDetrV2Config) -> RTDetrV2Model:
 
 
 @torch.no_grad()
-def initialise_detector(detector: RTDetrV2Model) -> None:
+def initialise_detector(detector: Any) -> None:  # noqa: ANN401  # its parts have no types
     """Draw the weights of a detector as its authors do before training from nothing.
 
     Args:
@@ -174,7 +175,7 @@ def initialise_detector(detector: RTDetrV2Model) -> None:
     Example:
         >>> detector = build_detector(detector_config("tiny", num_classes=5))
         >>> initialise_detector(detector)
-        >>> round(float(detector.enc_score_head.bias[0].sigmoid()), 6)
+        >>> round(detector.enc_score_head.bias[0].sigmoid().item(), 6)
         0.01
     """
     backbone = set(detector.backbone.modules())
@@ -204,7 +205,7 @@ def _xavier(*layers: nn.Linear, bias: bool = True) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _initialise_sampling(attention: nn.Module) -> None:
+def _initialise_sampling(attention: Any) -> None:  # noqa: ANN401  # not a public class
     """Each head looks its own way, each point a step further, all with the same weight."""
     heads, levels, points = attention.n_heads, attention.n_levels, attention.n_points
     angles = torch.arange(heads) * (2 * math.pi / heads)

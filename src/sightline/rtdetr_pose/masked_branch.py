@@ -1,7 +1,7 @@
 """Features that are hidden from the encoder, and what they must be told from: the geometry of the picture.
 
-A share of the coarsest cells is replaced by a learned token before attention sees them, so that the encoder has
-to fill them in. The target of each cell comes from geometry: a frozen network's view of mask and depth
+A share of the coarsest cells is replaced by a learned token before attention sees them, so that the encoder
+has to fill them in. The target of each cell comes from geometry: a frozen network's view of mask and depth
 (``RenderTeacher``), or the cell's occupancy, mean depth and edge themselves.
 """
 

@@ -31,7 +31,7 @@ def generate_mask(
     Args:
         prob: of hiding a patch; 0.4 to 0.7 is advised.
         size: ``(width, height)`` of the mask: cells (those of a picture of 640 px by default), or pixels with
-            a ``patch`` that is a multiple of the cells' stride, so that each cell is hidden whole or not at all.
+            a ``patch`` that is a multiple of the cells' stride, so that each cell is hidden whole or not.
         batch: masks; None for one without a leading axis.
         patch: side of a patch; patches at the far edges are cut.
         seed: of the numbers.

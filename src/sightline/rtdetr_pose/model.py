@@ -1,21 +1,22 @@
 """RT-DETR with pose: pictures to classes, boxes, depths, rotations and translations.
 
-The detection is transformers' RT-DETRv2, run by its own forward from the encoded features on: boxes and scores
-are bit for bit those of ``RTDetrV2ForObjectDetection`` with the same weights. Heads of each decoder layer add
-the pose; a branch for masked reconstruction hides coarse features before the encoder.
+The detection is transformers' RT-DETRv2, run by its own forward from the encoded features on: boxes and
+scores are bit for bit those of ``RTDetrV2ForObjectDetection`` with the same weights. Heads of each decoder
+layer add the pose; a branch for masked reconstruction hides coarse features before the encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from sightline.geometry.translation import correct_intrinsics, recover_translation
+from sightline.rtdetr_pose.depth_fusion import DepthFusion
 from sightline.rtdetr_pose.detector import STRIDES, build_detector, detector_config
 from sightline.rtdetr_pose.masked_branch import (
     DecoderMIM,
@@ -25,11 +26,16 @@ from sightline.rtdetr_pose.masked_branch import (
     resize_mask,
 )
 from sightline.rtdetr_pose.pose_heads import IntrinsicsHead, PoseHeads, box_centers_px
+from sightline.rtdetr_pose.reconstruction_losses import foreground_entropy
 
 __all__ = ["DecoderMIM", "RTDETRPose", "RenderTeacher"]
 
+DepthMode = Literal["none", "fuse_mid"]
 Outputs = dict[str, Any]
 Targets = Sequence[Mapping[str, Tensor]]
+
+
+_MAX_LOG_Z = 20.0
 
 
 class RTDETRPose(nn.Module):
@@ -46,6 +52,7 @@ class RTDETRPose(nn.Module):
         use_uncertainty: predict the spread of depth and rotation.
         backbone: a preset of ``detector.PRESETS``: ``tiny r18 r34 r50m r50 r101``.
         detector: further fields of ``RTDetrV2Config``, as ``detector.detector_config`` takes them.
+        depth_mode: ``fuse_mid`` adds a sensor's depth to the features; ``none`` takes no depth.
         mim_geom_channels: of the teacher's input: 2 for mask and depth, 3 with the mask's edge.
         mim_target: what is reconstructed: the ``teacher``'s features, or the geometry of the ``cells``.
 
@@ -70,6 +77,7 @@ class RTDETRPose(nn.Module):
         use_uncertainty: bool = False,
         backbone: str = "r18",
         detector: Mapping[str, Any] | None = None,
+        depth_mode: DepthMode = "none",
         mim_geom_channels: int = 2,
         mim_target: MimTarget = "teacher",
     ) -> None:
@@ -82,6 +90,7 @@ class RTDETRPose(nn.Module):
             "use_uncertainty": use_uncertainty,
             "backbone": backbone,
             "detector": dict(detector) if detector else None,
+            "depth_mode": depth_mode,
             "mim_geom_channels": mim_geom_channels,
             "mim_target": mim_target,
         }
@@ -98,6 +107,11 @@ class RTDETRPose(nn.Module):
         )
         self.intrinsics_head = IntrinsicsHead(config.d_model)
         self.register_buffer("object_sizes", torch.ones(num_classes))
+        if depth_mode not in get_args(DepthMode):
+            raise ValueError(
+                f"depth_mode: expected one of {', '.join(get_args(DepthMode))}, got {depth_mode!r}"
+            )
+        self.depth_fusion = DepthFusion(config.encoder_hidden_dim) if depth_mode == "fuse_mid" else None
         self.mim: MaskedBranch | None = None
         if enable_mim:
             # last, and with random numbers of its own: the rest is the same with and without it
@@ -141,12 +155,13 @@ class RTDETRPose(nn.Module):
 
         Args:
             x: RGB in [0, 1]; sides multiples of 32.
-            geom_input: ``(B, 2 or 3, h, w)`` geometry of the pictures, as ``masking.prepare_geometry`` makes it.
-            feature_mask: which cells to hide: ``(h, w)``, ``(B, h, w)`` or ``(B, 1, h, w)``; resized to the cells
-                of stride 32 by taking the nearest. None hides nothing.
+            geom_input: ``(B, 2 or 3, h, w)`` geometry of the pictures, as ``masking.prepare_geometry`` makes.
+            feature_mask: which cells to hide: ``(h, w)``, ``(B, h, w)`` or ``(B, 1, h, w)``; resized to the
+                cells of stride 32 by taking the nearest. None hides nothing.
             return_mim: run the branch for masked reconstruction.
-            depth: not used.
-            depth_valid: not used.
+            depth: ``(B, 1, h, w)`` metres, of a model with ``depth_mode="fuse_mid"``; missing pixels hold 0,
+                NaN or infinity.
+            depth_valid: ``(B,)`` pictures whose depth counts, or ``(B, 1, h, w)`` pixels.
             intrinsics: pixels of ``x``. Without them the focal length is taken as the longer side and the
                 principal point as the picture's centre.
             targets: one dict a picture with ``labels (n,)`` and ``boxes (n, 4)``; in training they give the
@@ -165,6 +180,8 @@ class RTDETRPose(nn.Module):
             geom_input,
             feature_mask,
             return_mim,
+            depth,
+            depth_valid,
             intrinsics=intrinsics,
             targets=targets,
             masked_predictions=masked_predictions,
@@ -180,6 +197,8 @@ class RTDETRPose(nn.Module):
         geom_input: Float[Tensor, "..."] | None = None,
         feature_mask: Shaped[Tensor, "..."] | None = None,
         return_mim: bool = False,
+        depth: Float[Tensor, "..."] | None = None,
+        depth_valid: Shaped[Tensor, "..."] | None = None,
         *,
         intrinsics: Float[Tensor, "b 3 3"] | None = None,
         targets: Targets | None = None,
@@ -192,6 +211,8 @@ class RTDETRPose(nn.Module):
             geom_input: see :meth:`forward`, as all that follow.
             feature_mask: likewise.
             return_mim: likewise.
+            depth: likewise.
+            depth_valid: likewise.
             intrinsics: likewise.
             targets: likewise.
             masked_predictions: likewise.
@@ -206,7 +227,7 @@ class RTDETRPose(nn.Module):
         """
         image_size = (features[0].shape[-1] * STRIDES[0], features[0].shape[-2] * STRIDES[0])
         K = _intrinsics_or_default(intrinsics, features[0], image_size)
-        projected = self._project(features)
+        projected = self._project(features, depth, depth_valid)
         mim: Outputs | None = None
         neck: list[Tensor] | None = None
         if return_mim:
@@ -216,7 +237,7 @@ class RTDETRPose(nn.Module):
             neck = self._encode(projected)
         outputs = self._decode(neck, K, image_size, targets)
         if mim is not None:
-            mim["entropy"] = foreground_entropy(outputs["logits"])
+            mim["entropy"] = foreground_entropy(outputs["logits"], min_score=0.0)
             outputs["mim"] = mim
         return outputs
 
@@ -225,6 +246,8 @@ class RTDETRPose(nn.Module):
         features: Sequence[Float[Tensor, "b _ _ _"]],
         geom_input: Float[Tensor, "..."] | None,
         feature_mask: Shaped[Tensor, "..."] | None,
+        depth: Float[Tensor, "..."] | None = None,
+        depth_valid: Shaped[Tensor, "..."] | None = None,
     ) -> Outputs:
         """Run the masked branch alone, without the decoder: what a step of adaptation needs.
 
@@ -232,11 +255,14 @@ class RTDETRPose(nn.Module):
             features: of :meth:`encode_backbone`.
             geom_input: see :meth:`forward`.
             feature_mask: likewise.
+            depth: likewise.
+            depth_valid: likewise.
 
         Returns:
-            ``recon_feat`` and ``teacher_feat (B, D, h, w)`` (None without ``geom_input``), ``mask (B, h, w)``.
+            ``recon_feat``, ``teacher_feat (B, D, h, w)`` (None without geometry) and ``mask (B, h, w)``.
         """
-        return self._reconstruct(self._project(features), geom_input, feature_mask)[0]
+        projected = self._project(features, depth, depth_valid)
+        return self._reconstruct(projected, geom_input, feature_mask)[0]
 
     def translations(
         self, outputs: Outputs, K: Float[Tensor, "b 3 3"] | None = None
@@ -245,17 +271,24 @@ class RTDETRPose(nn.Module):
 
         Args:
             outputs: of :meth:`forward`.
-            K: pixels of the network's input; that of the outputs if None. The predicted correction is applied.
+            K: pixels of the network's input; that of the outputs if None. The predicted correction is added.
         """
-        center = box_centers_px(outputs["bbox"], outputs["image_size"])
         corrected = correct_intrinsics(outputs["intrinsics"] if K is None else K, outputs["k_delta"])
-        depth = outputs["log_z"][..., 0].exp()
+        center = box_centers_px(outputs["bbox"], outputs["image_size"])
+        depth = outputs["log_z"][..., 0].clamp(-_MAX_LOG_Z, _MAX_LOG_Z).exp()
         every = corrected[:, None].expand(*depth.shape, 3, 3)
         return recover_translation(center, outputs["offsets"], depth, every).t
 
-    def _project(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def _project(
+        self, features: Sequence[Tensor], depth: Tensor | None, depth_valid: Tensor | None
+    ) -> list[Tensor]:
         layers = self.detector.encoder_input_proj
-        return [layer(level) for layer, level in zip(layers, features, strict=True)]
+        projected = [layer(level) for layer, level in zip(layers, features, strict=True)]
+        if depth is None:
+            return projected
+        if self.depth_fusion is None:
+            raise ValueError('depth: this model takes none; build it with depth_mode="fuse_mid"')
+        return self.depth_fusion(projected, depth, depth_valid)
 
     def _encode(self, projected: Sequence[Tensor]) -> list[Tensor]:
         # a list of its own, because the encoder writes into it
@@ -267,7 +300,7 @@ class RTDETRPose(nn.Module):
         if self.mim is None:
             raise ValueError("return_mim: this model has no masked branch; build it with enable_mim=True")
         coarsest = projected[-1]
-        batch, size = coarsest.shape[0], tuple(coarsest.shape[-2:])
+        batch, size = coarsest.shape[0], (coarsest.shape[-2], coarsest.shape[-1])
         mask = torch.zeros(batch, *size, dtype=torch.bool, device=coarsest.device)
         if feature_mask is not None:
             mask = resize_mask(feature_mask.to(coarsest.device), batch, size)
@@ -336,8 +369,8 @@ def _intrinsics_or_default(given: Tensor | None, like: Tensor, image_size: tuple
 
 
 @contextmanager
-def _kept_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms in training use the batch, but not remember it: masked features are not the usual ones."""
+def _kept_statistics(module: nn.Module) -> Generator[None]:
+    """Batch norms in training use the batch but do not remember it: masked features are unusual."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -347,13 +380,3 @@ def _kept_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def foreground_entropy(logits: Float[Tensor, "b q c"], top: int = 10) -> Float[Tensor, ""]:
-    """Mean entropy of the best queries' class scores, in shares of ``ln 2``."""
-    best = logits.amax(-1)
-    rows = best.topk(min(top, best.shape[1]), dim=1).indices
-    chosen = logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[-1])).amax(-1)
-    p = chosen.sigmoid()
-    entropy = -(p * nn.functional.logsigmoid(chosen) + (1 - p) * nn.functional.logsigmoid(-chosen))
-    return entropy.mean() / torch.log(torch.tensor(2.0))

@@ -7,12 +7,15 @@ the class's size fills the box, the rotation that faces the camera along the ray
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sightline.geometry.boxes import denormalize
 from sightline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
+from sightline.rtdetr_pose.priors import depth_prior
 
 MAX_DEPTH_CHANGE = 4.0
 """Largest change of the log depth against the prior."""
@@ -25,7 +28,7 @@ MAX_CENTER_SHIFT = 0.05
 """Of the principal point, in widths of the picture."""
 
 _MAX_LOG_SIGMA = 6.0
-_MIN_BOX_PX = 1.0
+_MIN_ANGLE = 1e-3
 _NUM_CONDITIONS = 8
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -56,7 +59,7 @@ class MLP(nn.Sequential):
     ) -> None:
         sizes = [in_features, *[hidden] * (num_layers - 1)]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         last = nn.Linear(sizes[-1], out_features)
         nn.init.zeros_(last.weight)
@@ -79,31 +82,6 @@ def box_centers_px(
         tensor([31.5000, 23.5000])
     """
     return denormalize(torch.cat([boxes[..., :2], boxes[..., :2]], -1), image_size)[..., :2]
-
-
-def log_depth_prior(
-    boxes: Float[Tensor, "b q 4"],
-    sizes: Float[Tensor, "b q"],
-    K: Float[Tensor, "b 3 3"],
-    image_size: tuple[int, int],
-) -> Float[Tensor, "b q"]:
-    """Log of the depth at which an object fills its box: ``(fx / w + fy / h) size / 2``.
-
-    Args:
-        boxes: cxcywh in [0, 1]; sides count as at least a pixel.
-        sizes: of the objects, metres.
-        K: pixels of the same picture.
-        image_size: ``(width, height)``.
-
-    Example:
-        >>> K = torch.tensor([[[500.0, 0, 50], [0, 500, 50], [0, 0, 1]]])
-        >>> box = torch.tensor([[[0.5, 0.5, 0.2, 0.4]]])
-        >>> log_depth_prior(box, torch.tensor([[0.2]]), K, (100, 100)).exp()
-        tensor([[3.7500]])
-    """
-    sides = boxes[..., 2:] * boxes.new_tensor(image_size)
-    focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[:, None]
-    return ((focal / sides.clamp_min(_MIN_BOX_PX)).mean(-1) * sizes).log()
 
 
 def ray_rotation(slopes: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3 3"]:
@@ -136,8 +114,8 @@ class PoseHeads(nn.Module):
         >>> K = torch.tensor([[[64.0, 0, 31.5], [0, 64, 31.5], [0, 0, 1]]])
         >>> boxes, sizes = torch.full((1, 2, 4), 0.5), torch.ones(3)
         >>> pose = heads(torch.rand(1, 2, 16), boxes, K, torch.rand(1, 2, 3), sizes, (64, 64))
-        >>> pose["log_z"].exp().flatten(), pose["rot6d"][0, 0]
-        (tensor([2., 2.], grad_fn=<ViewBackward0>), tensor([1., 0., 0., 0., 1., 0.], grad_fn=<SelectBackward0>))
+        >>> pose["log_z"].exp().flatten().tolist(), pose["rot6d"][0, 0].tolist()
+        ([2.0, 2.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     """
 
     def __init__(self, hidden_dim: int = 256, *, use_uncertainty: bool = False) -> None:
@@ -173,12 +151,13 @@ class PoseHeads(nn.Module):
         """
         box, size = ref_box.detach(), object_sizes[class_logits.detach().argmax(-1)]
         slopes = _slopes(box_centers_px(box, image_size), K)
-        prior = log_depth_prior(box, size, K, image_size)
-        features = query_feat + self.condition(_conditions(box, slopes, K, image_size))
         sides = box[..., 2:] * box.new_tensor(image_size)
+        focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[:, None]
+        prior = depth_prior(sides, size[..., None], focal)
+        features = query_feat + self.condition(_conditions(box, slopes, sides / focal))
         seen = rot6d_to_matrix(self.rotation(features))
         pose = {
-            "log_z": prior[..., None] + _bounded(self.depth(features), MAX_DEPTH_CHANGE),
+            "log_z": prior.log()[..., None] + _bounded(self.depth(features), MAX_DEPTH_CHANGE),
             "rot6d": matrix_to_rot6d(ray_rotation(slopes) @ seen),
             "offsets": _bounded(self.offset(features), MAX_OFFSET) * sides,
         }
@@ -218,14 +197,12 @@ def _bounded(values: Tensor, limit: float) -> Tensor:
 
 
 def _slopes(px: Tensor, K: Tensor) -> Tensor:
-    """x / z and y / z of the rays through pixels."""
+    """Horizontal and vertical slope, x / z and y / z, of the rays through pixels."""
     y = (px[..., 1] - K[:, None, 1, 2]) / K[:, None, 1, 1]
     x = (px[..., 0] - K[:, None, 0, 2] - K[:, None, 0, 1] * y) / K[:, None, 0, 0]
     return torch.stack([x, y], -1)
 
 
-def _conditions(box: Tensor, slopes: Tensor, K: Tensor, image_size: tuple[int, int]) -> Tensor:
+def _conditions(box: Tensor, slopes: Tensor, angles: Tensor) -> Tensor:
     """The box in the picture and in the camera's angles: eight numbers of about one."""
-    focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[:, None]
-    angles = box[..., 2:] * box.new_tensor(image_size) / focal
-    return torch.cat([box * 2 - 1, slopes, angles.clamp_min(1e-3).log() / 4], -1)
+    return torch.cat([box * 2 - 1, slopes, angles.clamp_min(_MIN_ANGLE).log() / 4], -1)
