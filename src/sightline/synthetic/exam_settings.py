@@ -147,3 +147,46 @@ EXAM = ExamSettings(
         }
     ),
 )
+
+
+@dataclass(frozen=True)
+class ClosedSetSettings:
+    """The task ``closed-set-pose``: known objects among others.
+
+    Args:
+        objects: (kind, texture, seed) of each, in the order of their labels; seeds that no split has.
+        num_pictures: how many there are.
+        shown: (least, largest) number of the objects in a picture, each once.
+        empty_every: one picture in this many shows none of them.
+        distractors: (least, largest) number of other objects.
+        num_others: how many other objects of the split there are to choose from.
+        seed_offset: where the task's pictures begin in each split's range of seeds.
+        scene: what the pictures are like.
+    """
+
+    objects: tuple[tuple[str, str, int], ...]
+    num_pictures: int
+    shown: tuple[int, int]
+    empty_every: int
+    distractors: tuple[int, int]
+    num_others: int
+    seed_offset: int
+    scene: SceneSettings
+
+
+CLOSED_SET = ClosedSetSettings(
+    objects=(
+        ("box", "rich", 40_000_000),
+        ("mug", "rich", 40_000_007),
+        ("toy", "rich", 40_000_002),
+        ("bottle", "low", 40_000_003),
+        ("knob", "low", 40_000_005),
+    ),
+    num_pictures=200,
+    shown=(1, 4),
+    empty_every=10,
+    distractors=(2, 5),
+    num_others=40,
+    seed_offset=2_000_000,
+    scene=_scene((70.0, 220.0)),
+)

@@ -226,23 +226,37 @@ def draw_pose_views(index: int, split: str, settings: PoseViewSettings) -> Objec
     """
     rng = np.random.default_rng([EXAM.object_seeds[split][0] + index, _STREAM])
     thing = exam_object(index, split)
-    mesh = thing.mesh
-    query_poses = _draw_poses(rng, mesh.diameter, settings)
-    query_K = fit_camera(mesh, query_poses, (settings.query_px, settings.query_px), 0.97)
+    lit = draw_lit_views(thing.prepared, rng, settings)
+    templates = draw_templates(thing.prepared, settings)
+    return ObjectViews(thing.name, float(thing.mesh.diameter), thing.symmetries, templates, lit)
+
+
+def draw_lit_views(
+    prepared: PreparedMesh, rng: np.random.Generator, settings: PoseViewSettings
+) -> PackedViews:
+    """Draw a mesh under lamps from random sides and distances; the object fills each view.
+
+    Args:
+        prepared: the mesh, metres.
+        rng: draws sides, distances and lamps.
+        settings: how.
+
+    Returns:
+        The views.
+
+    Raises:
+        ValueError: a view that does not show the object.
+    """
+    poses = _draw_poses(rng, prepared.mesh.diameter, settings)
+    size = (settings.query_px, settings.query_px)
+    K = fit_camera(prepared.mesh, poses, size, 0.97)
     layers: list[RenderResult] = []
-    for pose, camera in zip(query_poses, query_K, strict=True):
+    for pose, camera in zip(poses, K, strict=True):
         lights = draw_lights(rng, settings.lights, None)
-        size = (settings.query_px, settings.query_px)
-        layers.append(render_views(thing.prepared, pose[None], camera[None], size, lights=lights))
+        layers.append(render_views(prepared, pose[None], camera[None], size, lights=lights))
     names = ("color", "depth", "mask")
     lit = RenderResult({name: torch.cat([each.layers[name] for each in layers]) for name in names})
-    return ObjectViews(
-        thing.name,
-        float(mesh.diameter),
-        thing.symmetries,
-        draw_templates(thing.prepared, settings),
-        pack_views(lit, query_K, query_poses),
-    )
+    return pack_views(lit, K, poses)
 
 
 def draw_templates(prepared: PreparedMesh, settings: PoseViewSettings) -> PackedViews:
