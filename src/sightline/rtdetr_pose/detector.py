@@ -96,7 +96,7 @@ def detector_config(
         raise ValueError(f"backbone: expected one of {', '.join(PRESETS)}, got {backbone!r}")
     preset = PRESETS[backbone]
     width = preset.hidden_dim if hidden_dim is None else hidden_dim
-    encoder = width if hidden_dim is not None or preset.encoder_dim is None else preset.encoder_dim
+    encoder = (preset.encoder_dim if width == preset.hidden_dim else None) or width
     changed = dict(overrides or {})
     body: dict[str, Any] = {
         "embedding_size": preset.stem,

@@ -89,9 +89,7 @@ class DecoderMIM(nn.Module):
         return self.layers(features)
 
 
-def cell_geometry(
-    geom: Float[Tensor, "b c gh gw"], size: tuple[int, int]
-) -> Float[Tensor, "b {NUM_CELL_CHANNELS} h w"]:
+def cell_geometry(geom: Float[Tensor, "b c gh gw"], size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
     """What geometry says about each cell of a grid.
 
     Args:
@@ -167,7 +165,9 @@ class MaskedBranch(nn.Module):
         (False, False)
     """
 
-    def __init__(self, hidden_dim: int = 256, geom_channels: int = 2, target: MimTarget = "teacher") -> None:
+    def __init__(
+        self, hidden_dim: int = 256, geom_channels: int = 2, target: MimTarget | str = "teacher"
+    ) -> None:
         super().__init__()
         if target not in get_args(MimTarget):
             raise ValueError(f"mim_target: expected one of {', '.join(get_args(MimTarget))}, got {target!r}")

@@ -77,9 +77,9 @@ class RTDETRPose(nn.Module):
         use_uncertainty: bool = False,
         backbone: str = "r18",
         detector: Mapping[str, Any] | None = None,
-        depth_mode: DepthMode = "none",
+        depth_mode: DepthMode | str = "none",
         mim_geom_channels: int = 2,
-        mim_target: MimTarget = "teacher",
+        mim_target: MimTarget | str = "teacher",
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {

@@ -153,7 +153,7 @@ class PoseHeads(nn.Module):
         slopes = _slopes(box_centers_px(box, image_size), K)
         sides = box[..., 2:] * box.new_tensor(image_size)
         focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[:, None]
-        prior = depth_prior(sides, size[..., None], focal)
+        prior = depth_prior(sides, size[..., None].expand_as(sides), focal)
         features = query_feat + self.condition(_conditions(box, slopes, sides / focal))
         seen = rot6d_to_matrix(self.rotation(features))
         pose = {
