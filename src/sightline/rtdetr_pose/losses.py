@@ -20,7 +20,13 @@ from sightline.nn.precision import at_least_float32
 from sightline.rtdetr_pose.detection_losses import class_and_box_losses
 from sightline.rtdetr_pose.matching import MatchCosts, denoising_pairs, match
 from sightline.rtdetr_pose.pose_losses import POSE_TERMS, Term, intrinsics_term
-from sightline.rtdetr_pose.pose_pairs import POSE_OUTPUTS, corrected_camera, pair_poses, translations
+from sightline.rtdetr_pose.pose_pairs import (
+    POSE_OUTPUTS,
+    corrected_camera,
+    nearest_truth,
+    pair_poses,
+    translations,
+)
 from sightline.rtdetr_pose.reconstruction_losses import (
     entropy_loss,
     foreground_entropy,
@@ -125,6 +131,8 @@ class Losses(nn.Module):
         groups = stack_symmetries(symmetries or [SymmetryGroup.none()])
         for name in ("discrete", "axis", "offset", "continuous"):
             self.register_buffer(name, getattr(groups, name), persistent=False)
+        beside = torch.linalg.cross(groups.offset, groups.axis)
+        self._moves_origin = bool(groups.discrete[..., :3, 3].any() or beside.abs().max() > 1e-9)
         sizes = torch.tensor([torch.nan]) if object_sizes is None else torch.as_tensor(object_sizes).float()
         sizes = sizes[:, None].expand(-1, 2) if sizes.ndim == 1 else sizes
         self.register_buffer("object_sizes", sizes.contiguous(), persistent=False)
@@ -186,10 +194,12 @@ class Losses(nn.Module):
         sizes = self.object_sizes.to(cls)[self._of_class(len(self.object_sizes), objects)]
         later = {**poses, "bbox": stacked["bbox"][-len(decoder) :]}
         matched = pair_poses(later, camera, pairs.last(len(decoder)), objects, groups, sizes)
+        if self._moves_origin and "rot6d" in poses:
+            matched = nearest_truth(matched)
         terms = {name: f(matched) for name, (f, needs) in POSE_TERMS.items() if needs <= poses.keys()}
         if k_delta is not None:
             terms["k"] = intrinsics_term(at_least_float32(k_delta), objects)
-        boxes = cls.new_full((1,), float(len(objects)))
+        boxes = cls.new_full((), float(len(objects)))
         means = _means({"cls": Term(cls, boxes), "box": Term(box, boxes), **terms})
 
         zero = cls.new_zeros(())
@@ -203,13 +213,13 @@ class Losses(nn.Module):
         """The weighted class and box losses of the queries that were made from objects."""
         layers, meta = outputs.get("dn_outputs"), outputs.get("dn_meta")
         if not layers or meta is None:
-            return _means({"dn": Term(*objects.boxes.new_zeros(2, 1))})["dn"].sum()
+            return _means({"dn": Term(objects.boxes.new_zeros(1), objects.boxes.new_zeros(()))})["dn"].sum()
         groups = meta["dn_num_group"]
         pairs = denoising_pairs(meta["dn_positive_idx"], groups, len(layers), objects)
         stacked = {name: _stack(layers, name) for name in ("logits", "bbox")}
         cls, box = self._class_and_box(stacked["logits"], stacked["bbox"], pairs, objects)
         total = self._weights["cls"] * cls + self._weights["box"] * box
-        return _means({"dn": Term(total, total.new_full((1,), float(len(objects) * groups)))})["dn"].sum()
+        return _means({"dn": Term(total, total.new_full((), float(len(objects) * groups)))})["dn"].sum()
 
     def _groups(self, objects: TrueObjects) -> SymmetryBatch:
         groups = SymmetryBatch(self.discrete, self.axis, self.offset, self.continuous)
@@ -222,7 +232,7 @@ class Losses(nn.Module):
 
 def _means(terms: Mapping[str, Term]) -> dict[str, Float[Tensor, " layers"]]:
     """Sums by counts, which are averaged over processes in one message."""
-    counts = torch.stack([term.count[-1] for term in terms.values()])
+    counts = torch.stack([term.count for term in terms.values()])
     counts = average_over_processes(counts).clamp_min(1)
     return {key: term.total / count for (key, term), count in zip(terms.items(), counts, strict=True)}
 

@@ -26,15 +26,15 @@ _MAX_LOG_SIGMA = 7.0
 
 @dataclass(frozen=True)
 class Term:
-    """The sum of a term over the pairs of each layer, and the number of pairs whose truth is known."""
+    """The sum of a term over the pairs of each layer, and how many of a layer have a truth for it."""
 
     total: Float[Tensor, " layers"]
-    count: Float[Tensor, " layers"]
+    count: Float[Tensor, ""]
 
     @classmethod
     def of(cls, values: Tensor, usable: Tensor, known: Tensor) -> Term:
         """Add up what is usable."""
-        return cls(torch.where(usable, values, 0.0).sum(-1), known.sum(-1).to(values))
+        return cls(torch.where(usable, values, 0.0).sum(-1), known.to(values).sum(-1).mean())
 
 
 def depth_term(pairs: PosePairs) -> Term:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sightline.geometry.boxes import denormalize
+from sightline.geometry.cameras import project
+from sightline.geometry.poses import make_pose
 from sightline.geometry.rotations import rot6d_to_matrix
-from sightline.geometry.symmetry import SymmetryBatch
+from sightline.geometry.symmetry import SymmetryBatch, symmetric_align
 from sightline.geometry.translation import correct_intrinsics, recover_translation
 from sightline.rtdetr_pose.matching import Pairs
 from sightline.rtdetr_pose.true_objects import TrueObjects
@@ -102,6 +104,28 @@ def pair_poses(
         _of_picture(objects.upright_range, pairs),
         groups[pairs.target],
         object_sizes[pairs.target],
+    )
+
+
+def nearest_truth(pairs: PosePairs) -> PosePairs:
+    """The truths that look the same as the given ones and are nearest to what is predicted.
+
+    Needed where a symmetry moves the object's origin: a turn of a prism about an axis beside the origin
+    gives another translation, depth and offset, and any of them is as true.
+    """
+    R, t = pairs.predicted_R().detach(), pairs.t
+    known = pairs.has_camera & (t[..., 2] > 0) & (pairs.R + R).isfinite().flatten(-2).all(-1)
+    keep, identity = known[..., None], torch.eye(3).to(R)
+    R, R_gt = (torch.where(keep[..., None], each, identity) for each in (R, pairs.R))
+    truth = make_pose(R_gt, torch.where(keep, t, identity[2]))
+    nearest = symmetric_align(truth, make_pose(R, torch.zeros_like(t)), pairs.groups)[..., :3, 3]
+    K = torch.where(keep[..., None], pairs.K.detach(), identity)
+    shift = project(nearest[..., None, :], K)[..., 0, :] - project(truth[..., None, :3, 3], K)[..., 0, :]
+    return replace(
+        pairs,
+        t=torch.where(keep, nearest, t),
+        z=torch.where(known, nearest[..., 2], pairs.z),
+        offsets=torch.where(keep, pairs.offsets + shift, pairs.offsets),
     )
 
 

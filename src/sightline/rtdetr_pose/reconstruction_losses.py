@@ -12,7 +12,7 @@ from torch import Tensor
 
 def mim_reconstruction_loss(
     recon_feat: Float[Tensor, "b d h w"],
-    teacher_feat: Float[Tensor, "b d h w"] | None,
+    teacher_feat: Float[Tensor, "..."] | None,
     mask: Shaped[Tensor, "..."] | None = None,
     *,
     cell_weights: Float[Tensor, "b h w"] | None = None,
