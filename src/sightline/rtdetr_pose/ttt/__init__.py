@@ -3,9 +3,9 @@
 ``spec`` says what an adaptation is, with ``resets``, ``guards`` and ``presets``; ``adapter`` runs it:
 ``selection`` and ``lora`` give what may change, ``batch_norm`` the statistics, ``objectives`` what is
 lowered, ``methods`` and ``cotta`` (with ``views``) how, ``learner`` with ``snapshot`` and ``trust_region``
-what changes and how it comes back, ``verdicts`` and ``report`` what is asked and told. ``readers`` and
-``detections`` know what models put out, ``masked`` the room's masked reconstruction. ``stream`` goes through
-many pictures.
+what changes and how it comes back, ``measures``, ``verdicts`` and ``report`` what is asked and told.
+``readers`` and ``detections`` know what models put out, ``masked`` the room's masked reconstruction.
+``stream`` goes through many pictures.
 """
 
 from sightline.rtdetr_pose.ttt.adapter import Adapter

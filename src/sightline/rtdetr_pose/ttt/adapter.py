@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sightline.rtdetr_pose.ttt.batch_norm import BatchNormMode
 from sightline.rtdetr_pose.ttt.cotta import CottaMethod
 from sightline.rtdetr_pose.ttt.guards import CollapseMonitor, Reading
-from sightline.rtdetr_pose.ttt.learner import Learner, Update, total_norm
+from sightline.rtdetr_pose.ttt.learner import Learner
+from sightline.rtdetr_pose.ttt.measures import Measures
 from sightline.rtdetr_pose.ttt.methods import AdaptMethod, Assessment, EataMethod, SarMethod
 from sightline.rtdetr_pose.ttt.objectives import Objective, Prepared
 from sightline.rtdetr_pose.ttt.readers import ClassifierReader, OutputReader, Outputs
@@ -92,10 +93,7 @@ class Adapter:
         try:
             self._learner = Learner(model, parameters, self.spec, self.objective)
             self._method = self._make_method(own, source_batches)
-            self._anchor, self._anchor_outputs = anchor, None
-            if anchor is not None:
-                with torch.no_grad(), self._norms.paused():
-                    self._anchor_outputs = self.objective.call(model, anchor)
+            self._measures = Measures(self._learner, self.spec, self._norms, anchor)
         except BaseException:
             self._norms.remove()
             self._flags.restore()
@@ -215,7 +213,7 @@ class Adapter:
         self._flags.restore()
         self._closed = True
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Adapter:
         return self
 
     def __exit__(
@@ -272,7 +270,7 @@ class Adapter:
         learner.checkpoint()
         with torch.enable_grad():
             first = method.assess(prepared, 0)
-            numbers = self._numbers_before(prepared, first)
+            numbers = self._measures.before(prepared, first)
             if self._early:
                 known = fetch(numbers)
                 reason = refusal(known, self.spec.guards)
@@ -285,62 +283,10 @@ class Adapter:
                 method.after_update()
         first = replace(first, loss=loss_before, outputs=detached(first.outputs))
         with torch.no_grad():
-            after, source = self._verification(prepared, first, numbers, update)
-        numbers["selected"] = first.selected
-        numbers |= latest.figures
-        return self._judge(prepared, first, replace(latest, loss=loss_before), fetch(numbers), after, source)
-
-    def _numbers_before(self, prepared: Prepared, first: Assessment) -> dict[str, Tensor]:
-        reader, outputs = self.reader, first.outputs
-        pictures = self.objective.pictures(prepared.batch)
-        finite = pictures.isfinite().all() & first.loss.detach().isfinite()
-        numbers = {"loss_before": first.loss, "selected": first.selected}
-        with torch.no_grad():
-            if outputs is not None:
-                finite = finite & reader.is_finite(outputs)
-                numbers |= self._reading("before", outputs)
-                numbers["confidence"] = reader.confidence(outputs).mean()
-        return {**numbers, "finite": finite.float()}
-
-    def _reading(self, when: str, outputs: Outputs) -> dict[str, Tensor]:
-        reader = self.reader
-        share = reader.entropy(outputs).mean() / reader.max_entropy(outputs)
-        return {f"entropy_{when}": share, f"count_{when}": reader.counts(outputs).sum()}
-
-    def _verification(
-        self, prepared: Prepared, first: Assessment, numbers: dict[str, Tensor], update: Update
-    ) -> tuple[Outputs, Outputs]:
-        learner, objective, guards = self._learner, self.objective, self.spec.guards
-        moved = torch._foreach_sub([each.detach() for each in learner.parameters], learner.latest)
-        numbers |= {"grad_norm": update.grad_norm, "update_norm": total_norm(moved)}
-        numbers |= {"farthest": update.region.farthest, "projected": update.region.projected}
-        after = source = None
-        if guards.max_rise is not None or guards.needs_source or self.spec.repredict:
-            after, terms = objective.run(self.model, prepared, 0)
-            numbers["loss_after"] = first.score(after, terms)
-            after = objective.predict(self.model, prepared) if after is None else after
-            numbers |= self._reading("after", after)
-        if guards.needs_source:
-            source = self._source_predictions(prepared, first)
-            numbers |= self._reading("source", source)
-            numbers["histogram_after"] = self.reader.histogram(after)
-            numbers["histogram_source"] = self.reader.histogram(source)
-            pair = (source, after)
-            if self._anchor is not None:
-                pair = (self._anchor_outputs, objective.call(self.model, self._anchor))
-            numbers["kl"] = self.reader.kl(*pair)
-            numbers |= {f"drift_{name}": each for name, each in self.reader.drift(*pair).items()}
-        return after, source
-
-    def _source_predictions(self, prepared: Prepared, first: Assessment) -> Outputs:
-        if self._pristine and first.outputs is not None and not self._norms.alpha:
-            return first.outputs
-        learner = self._learner
-        with learner.swapped(learner.source), self._norms.paused():
-            # What is cached was computed with the batch's statistics, if any is.
-            if self._norms.alpha:
-                return self.objective.call(self.model, prepared.batch)
-            return self.objective.predict(self.model, prepared)
+            measured = self._measures.after(prepared, first, update, pristine=self._pristine)
+        numbers |= {**measured.numbers, **latest.figures, "selected": first.selected}
+        latest = replace(latest, loss=loss_before)
+        return self._judge(prepared, first, latest, fetch(numbers), measured.adapted, measured.source)
 
     def _judge(
         self,

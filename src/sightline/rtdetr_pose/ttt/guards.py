@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Guards:
             raise ValueError(f"adaptation: guards: window: expected at least 1, got {self.window}")
 
     @classmethod
-    def off(cls) -> Self:
+    def off(cls) -> Guards:
         """No guards but the one against values that are not finite; to see what a method does by itself."""
         return cls(
             max_entropy=None,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sightline.nn.fingerprint import weights_fingerprint
 from sightline.rtdetr_pose.ttt.guards import Guards
 from sightline.rtdetr_pose.ttt.objectives import Draws, Objective
 from sightline.rtdetr_pose.ttt.snapshot import Snapshot, copy_all, model_tensors, optimiser_tensors, prime
@@ -53,9 +54,9 @@ class Learner:
         live, state = model_tensors(model, parameters), optimiser_tensors(self.optimiser)
         self.origin = Snapshot(live), Snapshot(state)
         self._checkpoint = Snapshot(live), Snapshot(state)
-        self._kept_memory: dict[str, Tensor] = {}
         self._region = TrustRegion(self.names, self.source, spec.guards.trust_radius)
         self.seed()
+        self.checkpoint()
 
     @property
     def source(self) -> list[Tensor]:
@@ -84,22 +85,25 @@ class Learner:
         for each in self._checkpoint:
             each.take()
         self._kept_memory = {name: each.clone() for name, each in self.memory.items()}
+        self._kept_draws = self.draws.device.get_state(), self.draws.host.get_state()
 
     def roll_back(self) -> None:
-        """Go back to the checkpoint, but for the random numbers."""
+        """Go back to the checkpoint."""
+        self.draws.device.set_state(self._kept_draws[0])
+        self.draws.host.set_state(self._kept_draws[1])
         for each in self._checkpoint:
             each.restore()
         self.memory = {name: each.clone() for name, each in self._kept_memory.items()}
 
     def state(self) -> dict[str, Any]:
-        """Tensors to go on from, with the source's parameters to know them by."""
+        """Tensors to go on from, with a fingerprint of the source."""
         kept = {"model": self._checkpoint[0], "optimiser": self._checkpoint[1]}
         self.checkpoint()
         return {
             **{
                 name: {key: each.clone() for key, each in part.tensors.items()} for name, part in kept.items()
             },
-            "source": {name: each.clone() for name, each in zip(self.names, self.source, strict=True)},
+            "source": self._fingerprint(),
             "memory": {name: each.clone() for name, each in self.memory.items()},
             "draws": {"device": self.draws.device.get_state(), "host": self.draws.host.get_state()},
         }
@@ -110,17 +114,17 @@ class Learner:
         Raises:
             ValueError: it is of another source model.
         """
-        source = state["source"]
-        same = list(source) == self.names and all(
-            torch.equal(source[name], each) for name, each in zip(self.names, self.source, strict=True)
-        )
-        if not same:
+        if state["source"] != self._fingerprint():
             raise ValueError("adapter: the state is of another source model")
         self._checkpoint[0].load(state["model"])
         self._checkpoint[1].load(state["optimiser"])
         self.memory = {name: each.clone() for name, each in state["memory"].items()}
         self.draws.device.set_state(state["draws"]["device"])
         self.draws.host.set_state(state["draws"]["host"])
+
+    def _fingerprint(self) -> str:
+        with self.swapped(self.source):
+            return weights_fingerprint(self.model, {"scope": self.names})
 
     def gradients(self, loss: Float[Tensor, ""]) -> list[Tensor]:
         """Of a loss, zeros where it does not depend on a parameter.

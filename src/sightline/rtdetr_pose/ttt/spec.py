@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from sightline.rtdetr_pose.ttt.guards import Guards
 from sightline.rtdetr_pose.ttt.resets import Episodic, Reset, read_reset
@@ -234,7 +234,7 @@ class AdaptSpec:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> AdaptSpec:
         """Read what :meth:`to_dict` wrote, or what a person did.
 
         Args:
