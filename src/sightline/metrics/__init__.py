@@ -3,9 +3,10 @@
 ``pose`` has the errors of one pose against another (ADD, ADD-S, MSSD, MSPD), ``visible_surface`` the one that
 needs depth maps; ``pose_pairs`` lays estimates beside truths picture by picture, ``bop`` and
 ``average_distance`` turn those pairs into scores. ``coco`` is COCO's AP of boxes and masks, ``detection``
-what a user meets at one threshold. ``keypoints`` has errors in pixels and metres. Below them all:
-``matching`` (who found whom), ``curves`` (areas below precision and recall), ``intervals`` (how sure a figure
-is), ``breakdown`` (overall and by object), ``calibration`` (whether claimed covariances are right).
+what a user meets at one threshold, ``detected_poses`` how good the poses are of what is detected.
+``keypoints`` has errors in pixels and metres. Below them all: ``matching`` (who found whom), ``curves`` (areas
+below precision and recall), ``intervals`` (how sure a figure is), ``breakdown`` (overall and by object),
+``calibration`` (whether claimed covariances are right).
 
 Nothing here reads a file or renders: records and tensors in, numbers out. Metres, pixels, degrees where a
 name says so; float64 throughout.
@@ -14,7 +15,7 @@ name says so; float64 throughout.
 from sightline.metrics.average_distance import DistanceScore, average_distance_scores
 from sightline.metrics.bop import BOP_PIXELS, BopScore, bop_average_precision, bop_average_recall
 from sightline.metrics.breakdown import Breakdown
-from sightline.metrics.calibration import coverage, ellipsoid_levels
+from sightline.metrics.calibration import coverage, ellipsoid_levels, in_right_mode
 from sightline.metrics.coco import CocoScore, coco_scores
 from sightline.metrics.curves import (
     area_under_recall,
@@ -22,6 +23,15 @@ from sightline.metrics.curves import (
     interpolated_precision,
     recall_below,
     recall_levels,
+)
+from sightline.metrics.detected_poses import (
+    SUCCESS_LIMITS,
+    DetectedPoses,
+    DetectedPoseScore,
+    KnownShape,
+    ObjectErrors,
+    detected_pose_errors,
+    score_detected_poses,
 )
 from sightline.metrics.detection import (
     DetectionCounts,
@@ -63,15 +73,20 @@ __all__ = [
     "BOP_DELTA",
     "BOP_PIXELS",
     "BOP_SHARES",
+    "SUCCESS_LIMITS",
     "BopScore",
     "Breakdown",
     "CocoScore",
+    "DetectedPoseScore",
+    "DetectedPoses",
     "DetectionCounts",
     "DistanceScore",
     "ErrorSummary",
     "FalseAlarms",
     "Interval",
     "KeypointReport",
+    "KnownShape",
+    "ObjectErrors",
     "ObjectShape",
     "PairErrors",
     "PicturePoses",
@@ -91,8 +106,10 @@ __all__ = [
     "count_detections",
     "count_false_alarms",
     "coverage",
+    "detected_pose_errors",
     "distance_from_depth",
     "ellipsoid_levels",
+    "in_right_mode",
     "interpolated_precision",
     "match_greedily",
     "match_groups",
@@ -111,6 +128,7 @@ __all__ = [
     "report_keypoints",
     "reprojection_errors",
     "rotation_error_deg",
+    "score_detected_poses",
     "summarise_errors",
     "translation_error",
     "visible_mask",

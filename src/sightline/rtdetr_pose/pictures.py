@@ -111,6 +111,18 @@ class PictureSource(Protocol):
         ...
 
 
+class Scenes(Protocol):
+    """Numbered scenes, made when they are asked for; every sequence of scenes is such."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Scene:
+        """The scene of a number from 0."""
+        ...
+
+
 def classes_of_objects(objects: Iterable[SyntheticObject]) -> tuple[ObjectClass, ...]:
     """Generated objects as classes, in their order.
 
@@ -165,11 +177,11 @@ class ScenePictures:
     """Rendered scenes as pictures; instances of other objects are passed over.
 
     Args:
-        scenes: made when they are looked at, or not.
+        scenes: numbered, such as ``ClosedSetScenes``.
         objects: the classes, in the order of their labels.
     """
 
-    def __init__(self, scenes: Sequence[Scene], objects: Sequence[SyntheticObject]) -> None:
+    def __init__(self, scenes: Scenes, objects: Sequence[SyntheticObject]) -> None:
         self.scenes = scenes
         self.classes = classes_of_objects(objects)
         self._labels = {each.name: label for label, each in enumerate(self.classes)}

@@ -11,12 +11,24 @@
 * ``demo``: the embedded example. ``insertion``: rooms without and with an object.
 * ``sprites``, ``backdrops``: objects and what lies behind them, drawn once; ``pasting``, ``layers``: put
   together; ``crops``: pairs of views of one object.
+* ``view_bank``, ``view_turning``, ``pose_composites``: views with poses, shown anywhere, many in a picture.
+  ``closed_set``: the five objects that a network learns by heart; ``closed_set_exam``: their exam and scorer.
+* ``corruptions``: eight faults of pictures in five strengths.
 * ``mistakes``: inputs of one object with a planted fault of unit, frame or file.
 
 The same seed gives the same bytes. Metres; the object's z is up, its front looks to -y.
 """
 
 from sightline.synthetic.backgrounds import BACKGROUND_KINDS, make_background
+from sightline.synthetic.closed_set import closed_set_composites, closed_set_objects
+from sightline.synthetic.closed_set_exam import (
+    ClosedSetPictures,
+    ClosedSetScenes,
+    ClosedSetScorer,
+    FoundPose,
+    closed_set_pictures,
+)
+from sightline.synthetic.corruptions import CORRUPTIONS, corrupt
 from sightline.synthetic.datasets import frame_of_scene, write_bop_dataset
 from sightline.synthetic.demo import demo_distractors, demo_objects, demo_scene
 from sightline.synthetic.exam import ExamPicture, ExamPictures, exam_object, exam_objects, exam_pictures
@@ -31,13 +43,18 @@ from sightline.synthetic.sensor import SensorSettings
 
 __all__ = [
     "BACKGROUND_KINDS",
+    "CORRUPTIONS",
     "EXAM",
     "OBJECT_KINDS",
+    "ClosedSetPictures",
+    "ClosedSetScenes",
+    "ClosedSetScorer",
     "DetectionScorer",
     "ExamPicture",
     "ExamPictures",
     "ExamReport",
     "ExamSettings",
+    "FoundPose",
     "LightSettings",
     "PoseScorer",
     "Scene",
@@ -45,6 +62,10 @@ __all__ = [
     "SensorSettings",
     "SyntheticObject",
     "TaskSettings",
+    "closed_set_composites",
+    "closed_set_objects",
+    "closed_set_pictures",
+    "corrupt",
     "demo_distractors",
     "demo_objects",
     "demo_scene",

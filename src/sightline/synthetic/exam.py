@@ -214,6 +214,8 @@ class ExamPictures:
 def _settings(task: str) -> TaskSettings:
     if task in RESERVED_TASKS:
         raise ValueError(f"task: {task!r} is not part of version {EXAM.version} of the exam")
+    if task == "closed-set-pose":
+        raise ValueError(f"task: {task!r} has objects of its own; see closed_set_pictures")
     if task not in EXAM.tasks:
         raise ValueError(f"task: expected one of {', '.join(EXAM.tasks)}; got {task!r}")
     return EXAM.tasks[task]

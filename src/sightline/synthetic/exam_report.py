@@ -13,7 +13,7 @@ from sightline.metrics import PrecisionRecall
 
 HALVES = ("all", "rich", "low")
 
-_COUNTS = ("pictures", "poses", "empty")
+_COUNTS = ("pictures", "poses", "empty", "objects")
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class ExamReport:
             nothing to measure.
         columns: the table's heading, the half first.
         rows: one a half, values as text.
-        by_object: object -> figure -> value; of detection alone.
+        by_object: object -> figure -> value; of detection and of the closed set.
         curves: half -> precision and recall over all scores; of detection alone.
-        levels: half -> ``rotation`` and ``translation`` -> of each pose that claims a covariance, the level
-            of the smallest ellipsoid of it that holds the truth; of poses alone.
+        levels: half -> ``rotation`` and ``translation``, each of poses in the right mode and of all -> of
+            each pose that claims a covariance, the level of the smallest ellipsoid of it that holds the
+            truth; of poses alone.
     """
 
     task: str

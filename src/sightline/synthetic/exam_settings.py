@@ -14,7 +14,7 @@ from sightline.synthetic.lighting import LightSettings
 from sightline.synthetic.scenes import SceneSettings
 from sightline.synthetic.sensor import SensorSettings
 
-RESERVED_TASKS = ("closed-set-pose", "multi-view")
+RESERVED_TASKS = ("multi-view",)
 
 
 @dataclass(frozen=True)
