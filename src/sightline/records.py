@@ -238,6 +238,8 @@ class PoseEstimate:
         focal_px: the focal length that was estimated, where the camera's was unknown.
         reason: why the pose is not valid, or what is doubtful about a valid one.
         name: the object's name.
+        covariance_freedom: degrees of freedom of the Student's t, above 2, whose covariance it is: a few
+            poses are much further off than most; infinite for a normal distribution.
         alternatives: other poses of the object that the picture bears out as well, best first.
 
     Raises:
@@ -259,6 +261,7 @@ class PoseEstimate:
     focal_px: float | None = None
     reason: str = ""
     name: str = ""
+    covariance_freedom: float = math.inf
     alternatives: tuple[PoseEstimate, ...] = ()
 
     def __post_init__(self) -> None:

@@ -100,4 +100,4 @@ def test_the_classical_matcher_sits_the_exam_with_depth(tmp_path: Path, capsys: 
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["figures"]["all"]["poses"] == 4
     assert figures["object_seconds"] > 0
-    assert "coverage_rotation_90" in figures["figures"]["rich"]
+    assert "coverage_all_rotation_90" in figures["figures"]["rich"]

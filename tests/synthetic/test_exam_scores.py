@@ -270,14 +270,23 @@ def test_covariances_that_hold_the_truth_cover_it():
     for sigmas, covered in ((1.2, [1, 1, 1]), (2.0, [0, 1, 1]), (2.6, [0, 0, 1]), (3.0, [0, 0, 0])):
         figures = score_poses(lambda pose, s=sigmas: claiming(pose, s, 0.01 * s, 1.0, 0.01), with_vsd=False)
         for half in ("all", "rich", "low"):
-            rotation = [figures[half][f"coverage_rotation_{level}"] for level in (50, 90, 95)]
-            translation = [figures[half][f"coverage_translation_{level}"] for level in (50, 90, 95)]
+            rotation = [figures[half][f"coverage_all_rotation_{level}"] for level in (50, 90, 95)]
+            translation = [figures[half][f"coverage_all_translation_{level}"] for level in (50, 90, 95)]
             assert rotation == translation == covered
+
+
+def test_wrong_sides_are_counted_apart():
+    sides = iter([3.0, 178.0] * 9)
+    figures = score_poses(lambda pose: claiming(pose, next(sides), 0.0, 3.0, 0.01), with_vsd=False)["all"]
+    assert figures["in_right_mode"] == 0.5
+    assert figures["coverage_in_mode_rotation_50"] == 1
+    assert figures["coverage_all_rotation_95"] == 0.5
+    assert figures["coverage_in_mode_translation_50"] == figures["coverage_all_translation_50"] == 1
 
 
 def test_rotation_and_position_are_covered_apart():
     figures = score_poses(lambda pose: claiming(pose, 9.0, 0.001, 1.0, 0.01), with_vsd=False)["all"]
-    assert (figures["coverage_rotation_95"], figures["coverage_translation_50"]) == (0, 1)
+    assert (figures["coverage_all_rotation_95"], figures["coverage_all_translation_50"]) == (0, 1)
 
 
 def test_the_claims_are_about_the_camera_frame():
@@ -292,11 +301,11 @@ def test_the_claims_are_about_the_camera_frame():
             for pose in picture(0, (0,)).poses
         ]
         scorer.add(picture(0, (0,)), answers)
-        assert scorer.report().figures["all"]["coverage_rotation_95"] == covered
+        assert scorer.report().figures["all"]["coverage_all_rotation_95"] == covered
 
 
 def test_poses_without_a_claim_are_not_counted():
     report = PoseScorer(OBJECTS, task="pose", with_vsd=False).report()
-    assert math.isnan(report.figures["all"]["coverage_rotation_50"])
+    assert math.isnan(report.figures["all"]["coverage_all_rotation_50"])
     figures = score_poses(lambda pose: pose, with_vsd=False)
-    assert math.isnan(figures["all"]["coverage_translation_90"])
+    assert math.isnan(figures["all"]["coverage_all_translation_90"])

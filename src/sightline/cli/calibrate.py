@@ -1,9 +1,10 @@
-"""``sightline calibrate-detector``: weights learn how rarely they may cry wolf."""
+"""``sightline calibrate-detector`` and ``calibrate-poses``: weights learn how far their word can be taken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 
 def calibrate_detector(
@@ -89,3 +90,48 @@ def calibrate_detector(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def calibrate_poses(
+    output: Path,
+    matcher: Literal["sift", "vpog"] = "vpog",
+    weights: Path | None = None,
+    split: str = "development",
+    limit: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Find how far a matcher's poses are really off, so that their covariances say so.
+
+    Looks for generated objects with known poses, in colour alone and with depth, and writes the numbers by
+    which claimed covariances are widened. They are taken up from WEIGHTS.errors.json beside WEIGHTS, and for
+    sift from sift.errors.json beside the package's weights. Poses in a wrong mode, such as the other side of
+    an object, are left out: these are what scores are about.
+
+    Args:
+        output: the file to write, named *.errors.json.
+        matcher: whose poses.
+        weights: of vpog; those of the package unless given.
+        split: development or train.
+        limit: how many pictures; all unless given.
+        device: of vpog, cpu or cuda.
+    """
+    from rich.progress import track
+
+    from sightline.cli.console import make_console
+    from sightline.objects.pose_errors import write_error_model
+    from sightline.pipeline.estimators import EstimatorMaker, MatcherChoice
+    from sightline.pipeline.pose_calibration import calibrate
+    from sightline.vis.tables import Table
+
+    console = make_console()
+
+    def progress(items: Iterable, text: str, total: int) -> Iterable:
+        return track(items, text, total=total, console=console, transient=True)
+
+    if not output.name.endswith(".errors.json"):
+        raise ValueError(f"--output {output}: expected a file named *.errors.json")
+    make = EstimatorMaker(MatcherChoice(matcher, weights, device=device), calibrated=False)
+    found = calibrate(make, split=split, limit=limit, progress=progress)
+    write_error_model(output, found.model, {"matcher": make.name, "split": split, **found.notes()})
+    console.print(Table(*found.table(), (False, True, True)).rich())
+    console.print(str(output), highlight=False, soft_wrap=True)

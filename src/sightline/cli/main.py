@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sightline.cli.calibrate import calibrate_detector
+from sightline.cli.calibrate import calibrate_detector, calibrate_poses
 from sightline.cli.convert import convert
 from sightline.cli.demo import demo
 from sightline.cli.doctor import doctor
@@ -33,6 +33,7 @@ VERBS: dict[str, Any] = {
     "train-refdet": train_refdet,
     "train-vpog": train_vpog,
     "calibrate-detector": calibrate_detector,
+    "calibrate-poses": calibrate_poses,
     "export": export,
 }
 """Every verb by its name on the command line."""

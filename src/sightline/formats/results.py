@@ -132,6 +132,7 @@ def _pose_entry(pose: PoseEstimate) -> dict[str, Any]:
         "t_xyz": pose.t.tolist() if pose.valid else None,
         "pose_score": null_if_not_finite(pose.score),
         "covariance": covariance,
+        "covariance_freedom": null_if_not_finite(pose.covariance_freedom),
         "residual_px": null_if_not_finite(pose.residual_px),
         "focal_px": null_if_not_finite(pose.focal_px),
         "inliers": _inlier_entry(pose.inliers),
@@ -249,6 +250,7 @@ def _read_pose(entry: Fields, name: str, score: float) -> PoseEstimate:
     return replace(
         pose,
         covariance=covariance,
+        covariance_freedom=entry.number("covariance_freedom", math.inf),
         inliers=_read_inliers(entry),
         residual_px=entry.number("residual_px", math.nan),
         focal_px=_optional(entry, "focal_px"),

@@ -6,6 +6,16 @@ from importlib import resources
 from pathlib import Path
 
 
+def shipped_folder() -> Path:
+    """Where they lie.
+
+    Example:
+        >>> shipped_folder().name
+        'weights'
+    """
+    return Path(str(resources.files("sightline"))) / "weights"
+
+
 def shipped_file(name: str) -> Path:
     """The file of weights of a name.
 
@@ -23,7 +33,7 @@ def shipped_file(name: str) -> Path:
         Traceback (most recent call last):
         FileNotFoundError: ...refdet-huge.safetensors: no such weights come with the package; there are: ...
     """
-    folder = Path(str(resources.files("sightline"))) / "weights"
+    folder = shipped_folder()
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.safetensors"))) or "none"

@@ -20,6 +20,7 @@ from sightline.objects.alignment import align_pose
 from sightline.objects.card import ObjectCard
 from sightline.objects.checks import check_depth, raise_faults
 from sightline.objects.depth_refinement import settle_on_depth
+from sightline.objects.pose_errors import ErrorModel
 from sightline.objects.verification import Verification, verify_pose
 from sightline.pipeline.ambiguity import with_alternatives
 from sightline.pipeline.matcher import BoxFinder, Matcher, PictureFeatures
@@ -64,6 +65,7 @@ class PoseEstimator:
         max_instances: of one object in one picture.
         box_finder: says where to look for an object of which no box is given; without it the matcher looks
             everywhere.
+        errors: how far poses are really off, by which their covariances are widened; not at all unless given.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class PoseEstimator:
         min_inliers: int = 6,
         max_instances: int = 1,
         box_finder: BoxFinder | None = None,
+        errors: ErrorModel | None = None,
     ) -> None:
         self.cards = list(cards)
         self.matcher = matcher
@@ -82,6 +85,7 @@ class PoseEstimator:
         self.min_inliers = min_inliers
         self.max_instances = max_instances
         self.box_finder = box_finder
+        self.errors = errors
 
     def grow(self, card: ObjectCard) -> None:
         """Put a card that has grown by one template in the place of its former state."""
@@ -271,9 +275,18 @@ class PoseEstimator:
             nothing = PoseEstimate.failure(doubt, name=card.name)
             pose = replace(nothing, score=score, inliers=pose.inliers, residual_px=pose.residual_px)
         else:
-            pose = replace(pose, score=score, reason=reason)
+            pose = self._widened(picture, card, replace(pose, score=score, reason=reason))
         box = projected_box(card, pose.cam_from_obj, picture.camera)
         return FoundObject(card, pose, box, matches, check, seconds)
+
+    def _widened(self, picture: _Picture, card: ObjectCard, pose: PoseEstimate) -> PoseEstimate:
+        """A pose whose covariance says how far off such poses are."""
+        if self.errors is None or pose.covariance is None:
+            return pose
+        errors = self.errors.picture if picture.depth is None else self.errors.depth
+        size = torch.tensor(card.diameter, dtype=torch.float64)
+        covariance = errors.widen(pose.covariance, pose.cam_from_obj, card.center.double(), size)
+        return replace(pose, covariance=covariance, covariance_freedom=errors.freedom)
 
     def _align(
         self, picture: _Picture, mesh: TriangleMesh, pose: PoseEstimate

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sightline.objects.card import ObjectCard
+from sightline.objects.pose_errors import ErrorModel, errors_file, read_error_model
 from sightline.pipeline.estimate import PoseEstimator
 from sightline.pipeline.matcher import BoxFinder, Matcher
 from sightline.sift import SiftMatcher
@@ -77,19 +78,22 @@ class EstimatorMaker:
 
     Args:
         choice: which kind; the classical matcher unless given.
+        calibrated: whether covariances are widened by the model of errors that lies beside the weights, where
+            there is one.
 
     Raises:
         FileNotFoundError: there are no such weights.
-        ValueError: weights of another model, or a device that is not here.
+        ValueError: weights of another model, a damaged model of errors, or a device that is not here.
 
     Example:
         >>> EstimatorMaker()([]).cards
         []
     """
 
-    def __init__(self, choice: MatcherChoice | None = None) -> None:
+    def __init__(self, choice: MatcherChoice | None = None, *, calibrated: bool = True) -> None:
         self.choice = choice or MatcherChoice()
         self._learned = None if self.choice.matcher == "sift" else _read_matcher(self.choice)
+        self._errors = _read_errors(self.choice) if calibrated else None
 
     def __call__(
         self, cards: Sequence[ObjectCard], *, max_instances: int = 1, min_score: float = 0.4
@@ -107,6 +111,7 @@ class EstimatorMaker:
             max_instances=max_instances,
             min_score=min_score,
             box_finder=self._box_finder(max_instances),
+            errors=self._errors,
         )
 
     @property
@@ -149,6 +154,17 @@ def _read_matcher(choice: MatcherChoice) -> VPOGMatcher:
 
     settings = None if choice.mode is None else MatchSettings(mode=choice.mode)
     return VPOGMatcher.from_checkpoint(choice.weights or shipped_weights(), settings, device=choice.device)
+
+
+def _read_errors(choice: MatcherChoice) -> ErrorModel | None:
+    from sightline.nn.shipped import shipped_folder
+    from sightline.vpog.shipped import shipped_weights
+
+    if choice.matcher == "sift":
+        path = errors_file(shipped_folder() / "sift")
+    else:
+        path = errors_file(choice.weights or shipped_weights())
+    return read_error_model(path) if path.is_file() else None
 
 
 def make_estimator(

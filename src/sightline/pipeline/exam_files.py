@@ -21,7 +21,7 @@ def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
     Returns:
         ``figures.json``; of detection also ``precision_recall.png`` with a curve for all objects, those rich
         and those low in texture; of poses that claim a covariance ``coverage.png``, which says in how many
-        the truth lies within the ellipsoid of each level.
+        the truth lies within the ellipsoid of each level, of all poses and of those in the right mode.
     """
     folder, report = Path(folder), run.report
     tables = {"figures": report.figures, "by_object": report.by_object}
@@ -55,12 +55,7 @@ def write_exam_run(folder: str | Path, run: ExamRun, title: str) -> list[Path]:
     if curves:
         paths.append(folder / "precision_recall.png")
         write_image(paths[1], plot_precision_recall(curves, title=title))
-    levels = {
-        f"{claim}, {half}": values
-        for half, claims in report.levels.items()
-        for claim, values in claims.items()
-        if half != "all" and len(values)
-    }
+    levels = {claim: values for claim, values in report.levels.get("all", {}).items() if len(values)}
     if levels:
         paths.append(folder / "coverage.png")
         write_image(paths[-1], plot_coverage(levels, title=title))

@@ -92,7 +92,7 @@ def run_exam(
     )
     make = make or EstimatorMaker()
     started = time.perf_counter()
-    cards = [_card(thing) for thing in progress(objects, "onboarding", len(objects))]
+    cards = [exam_card(thing) for thing in progress(objects, "onboarding", len(objects))]
     most = 4 if task == "detection" else 1
     estimators = {
         card.name: make([card], max_instances=most, min_score=0.0) for card in _controlled(cards, control)
@@ -102,7 +102,7 @@ def run_exam(
     for picture in progress(pictures, "pictures", len(pictures)):
         started = time.perf_counter()
         found = []
-        for name, box in _asked(picture, with_boxes=task == "pose"):
+        for name, box in asked(picture, with_boxes=task == "pose"):
             began = time.perf_counter()
             found += estimators[name].find(
                 picture.scene.image,
@@ -121,7 +121,12 @@ def run_exam(
     )
 
 
-def _card(thing: SyntheticObject) -> ObjectCard:
+def exam_card(thing: SyntheticObject) -> ObjectCard:
+    """The card of an object of the exam.
+
+    Args:
+        thing: the object.
+    """
     return onboard_mesh(thing.mesh, name=thing.name, symmetries=thing.symmetries)
 
 
@@ -149,8 +154,13 @@ def _shuffled(card: ObjectCard) -> ObjectCard:
     return replace(card, templates=tuple(views))
 
 
-def _asked(picture: ExamPicture, *, with_boxes: bool) -> list[tuple[str, Float[Tensor, "4"] | None]]:
-    """The objects that a picture asks for, with their true boxes or without."""
+def asked(picture: ExamPicture, *, with_boxes: bool) -> list[tuple[str, Float[Tensor, "4"] | None]]:
+    """The objects that a picture asks for, with their true boxes or without.
+
+    Args:
+        picture: of the exam.
+        with_boxes: whether ``xyxy`` boxes are told; None otherwise.
+    """
     if not with_boxes:
         return [(name, None) for name in picture.wanted]
     names = [picture.scene.names[row] for row in picture.rows]

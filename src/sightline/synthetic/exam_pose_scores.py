@@ -20,6 +20,7 @@ from sightline.metrics import (
     PicturePoses,
     bop_average_recall,
     ellipsoid_levels,
+    in_right_mode,
     pair_errors,
     rotation_error_deg,
     translation_error,
@@ -39,7 +40,10 @@ class PoseScorer:
     """Scores poses of the wanted instances, with symmetric errors and BOP's average recall.
 
     Of poses that claim a covariance it also says in how many the truth lies within the ellipsoids of 50, 90
-    and 95 %: in as many as these say if the claims are right.
+    and 95 %. ``coverage_in_mode_...`` counts those in the right mode
+    (:func:`~sightline.metrics.in_right_mode`), which are as many as these say if the covariances are right;
+    ``coverage_all_...`` counts all that are valid, the wrong sides among them, whose number
+    ``in_right_mode`` tells: no covariance can make up for them.
 
     Args:
         objects: the task's objects.
@@ -92,7 +96,14 @@ class PoseScorer:
     def report(self) -> ExamReport:
         """The figures of all pictures so far."""
         figures = {half: self._half(half) for half in HALVES}
-        levels = {half: _levels(self._errors_of(half)) for half in HALVES}
+        levels = {
+            half: {
+                f"{claim}, {which}": values
+                for which, errors in (("right mode", _in_right_mode(own)), ("all", own))
+                for claim, values in _levels(errors).items()
+            }
+            for half, own in ((half, self._errors_of(half)) for half in HALVES)
+        }
         return make_report(self.task, figures, levels=levels)
 
     def _inside(self, half: str) -> set[str]:
@@ -107,6 +118,7 @@ class PoseScorer:
         turn = np.array([each.turn_deg for each in errors])
         shift = np.array([each.shift for each in errors])
         found = np.isfinite(turn)
+        right = _in_right_mode(errors)
         pairs = pair_errors(self._pictures, self._shapes) if self._pictures else []
         bop = bop_average_recall([pair for pair in pairs if pair.name in inside], min_visibility=0.0)
         return {
@@ -118,11 +130,9 @@ class PoseScorer:
             "median_shift": float(np.median(shift[found])) if found.any() else math.nan,
             "ar": bop.value if self.with_vsd else math.nan,
             **{f"ar_{name}": value for name, value in bop.by_error.items()},
-            **{
-                f"coverage_{claim}_{level}": _share((levels <= level / 100).numpy())
-                for claim, levels in _levels(errors).items()
-                for level in _COVERED
-            },
+            "in_right_mode": len(right) / found.sum() if found.any() else math.nan,
+            **_coverage("coverage_in_mode", right),
+            **_coverage("coverage_all", errors),
         }
 
     def _vsd(self, picture: ExamPicture, estimates: Sequence[PoseEstimate]) -> Float[Tensor, "e g t"]:
@@ -139,7 +149,13 @@ def _named(estimate: PoseEstimate, name: str) -> PoseEstimate:
     if not estimate.valid:
         return PoseEstimate.failure(estimate.reason, name=name)
     return PoseEstimate(
-        estimate.R.double(), estimate.t.double(), estimate.score, True, estimate.covariance, name=name
+        estimate.R.double(),
+        estimate.t.double(),
+        estimate.score,
+        True,
+        estimate.covariance,
+        name=name,
+        covariance_freedom=estimate.covariance_freedom,
     )
 
 
@@ -173,8 +189,23 @@ def _errors(
         return _Errors(truth.name, turn, shift)
     claims = torch.stack([estimate.covariance[:3, :3], estimate.covariance[3:, 3:]])
     off = torch.stack([log(wanted[:3, :3] @ estimate.R.mT), wanted[:3, 3] - estimate.t])
-    rotation, translation = ellipsoid_levels(off, claims).tolist()
+    rotation, translation = ellipsoid_levels(off, claims, estimate.covariance_freedom).tolist()
     return _Errors(truth.name, turn, shift, rotation, translation)
+
+
+def _in_right_mode(errors: Sequence[_Errors]) -> list[_Errors]:
+    turn = torch.tensor([each.turn_deg for each in errors], dtype=torch.float64)
+    shift = torch.tensor([each.shift for each in errors], dtype=torch.float64)
+    return [each for each, right in zip(errors, in_right_mode(turn, shift).tolist(), strict=True) if right]
+
+
+def _coverage(name: str, errors: Sequence[_Errors]) -> dict[str, float]:
+    """The shares of truths in the ellipsoids."""
+    return {
+        f"{name}_{claim}_{level}": _share((levels <= level / 100).numpy())
+        for claim, levels in _levels(errors).items()
+        for level in _COVERED
+    }
 
 
 def _levels(errors: Sequence[_Errors]) -> dict[str, Float[Tensor, " n"]]:
