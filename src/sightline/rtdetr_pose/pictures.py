@@ -111,6 +111,7 @@ class PictureSource(Protocol):
         ...
 
 
+@runtime_checkable
 class Scenes(Protocol):
     """Numbered scenes, made when they are asked for; every sequence of scenes is such."""
 
