@@ -94,7 +94,10 @@ def test_a_saved_state_goes_on_bit_for_bit(method):
         assert all(map(torch.equal, expected, [b.step(pictures(seed=seed))[0] for seed in (5, 6)]))
     with make(Classifier(seed=3), spec) as other, pytest.raises(ValueError, match="another source model"):
         other.load_state_dict(state)
-    with make(Classifier(), bare(method=method, lr=0.5)) as other, pytest.raises(ValueError, match="specific"):
+    with (
+        make(Classifier(), bare(method=method, lr=0.5)) as other,
+        pytest.raises(ValueError, match="specific"),
+    ):
         other.load_state_dict(state)
 
 
@@ -206,9 +209,9 @@ def test_a_scope_that_selects_nothing_is_an_error():
     with pytest.raises(ValueError, match="no_such"):
         select_parameters(Classifier(), Scope(include=("no_such",)))
     with pytest.raises(ValueError, match="depends on none"):
-        Adapter(Classifier(), bare(scope=Scope(select=("all",), include=("8.bias",))), objective=_Deaf()).step(
-            pictures()
-        )
+        Adapter(
+            Classifier(), bare(scope=Scope(select=("all",), include=("8.bias",))), objective=_Deaf()
+        ).step(pictures())
 
 
 class _Deaf(Objective):
@@ -258,7 +261,9 @@ def test_any_objective_and_any_arguments():
         def forward(self, x, shift):
             return {"scores": self.norm(x) + shift}
 
-    objective = Objective(ClassifierReader("scores"), {"size": lambda out, batch: out["scores"].square().sum(1)})
+    objective = Objective(
+        ClassifierReader("scores"), {"size": lambda out, batch: out["scores"].square().sum(1)}
+    )
     spec = bare(objective={"size": 1.0}, lr=0.1)
     x, shift = torch.rand(2, 4), torch.zeros(4)
     for batch in ({"x": x, "shift": shift}, (x, shift)):
@@ -312,7 +317,11 @@ def test_a_stream_with_reports_and_methods_beside_the_source(tmp_path):
         confidence,
         keep=lambda outputs: outputs.softmax(1).amax(1).mean(),
     )
-    assert [(row["stream"], row["method"]) for row in rows[:3]] == [("a", "source"), ("a", "tent"), ("a", "eata")]
+    assert [(row["stream"], row["method"]) for row in rows[:3]] == [
+        ("a", "source"),
+        ("a", "tent"),
+        ("a", "eata"),
+    ]
     source = Classifier().eval()
     both = [source(each).detach() for each in (items[0], items[1].batch)]
     plain = torch.stack([each.softmax(1).amax(1).mean() for each in both]).mean()
@@ -327,9 +336,7 @@ def test_a_stream_with_reports_and_methods_beside_the_source(tmp_path):
 def test_a_seed_serves_on_the_gpu(method):
     runs = []
     for _ in range(2):
-        with Adapter(
-            Classifier().cuda(), bare(method=method), source_batches=[pictures(seed=9).cuda()]
-        ) as a:
+        with Adapter(Classifier().cuda(), bare(method=method), source_batches=[pictures(seed=9).cuda()]) as a:
             runs.append([a.step(pictures(seed=seed).cuda())[0] for seed in range(3)])
     for one, other in zip(*runs, strict=True):
         torch.testing.assert_close(one, other)

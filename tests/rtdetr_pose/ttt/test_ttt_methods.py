@@ -41,7 +41,7 @@ def gradient_of(spec, batch, **arguments) -> float:
 
 
 def plain(**values):
-    return bare(scope=EVERYTHING, optimiser="sgd", lr=1.0, **values)
+    return bare(**{"scope": EVERYTHING, "optimiser": "sgd", "lr": 1.0, **values})
 
 
 def test_entropies_of_classifiers():
@@ -186,7 +186,9 @@ def test_the_teacher_follows_slowly():
     teacher = [torch.zeros(3, dtype=torch.float64)]
     for _ in range(100):
         follow(teacher, [torch.ones(3, dtype=torch.float64)], 0.999)
-    torch.testing.assert_close(teacher[0], torch.full((3,), 0.0952079, dtype=torch.float64), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        teacher[0], torch.full((3,), 0.0952079, dtype=torch.float64), rtol=0, atol=1e-7
+    )
 
 
 def test_cotta_learns_the_teachers_classes():
@@ -208,7 +210,9 @@ def test_cotta_restores_weights():
             after = tensors(model)
         assert same(after, before) == (share == 1.0)
         if share == 0.5:
-            restored = torch.cat([(after[name] == before[name]).flatten() for name in dict(model.named_parameters())])
+            restored = torch.cat(
+                [(after[name] == before[name]).flatten() for name in dict(model.named_parameters())]
+            )
             assert 0.3 < restored.float().mean() < 0.8
 
 
@@ -243,7 +247,7 @@ def test_views_are_pictures_and_differ():
     x = pictures()
     views = [augment(x, i, generator) for i in range(4)]
     assert [mirrored for _, mirrored in views] == [True, False, True, False]
-    assert all(view.shape == x.shape and 0 <= view.min() and view.max() <= 1 for view, _ in views)
+    assert all(view.shape == x.shape and view.min() >= 0 and view.max() <= 1 for view, _ in views)
     assert (views[0][0].flip(-1) - x).abs().mean() < (views[0][0] - x).abs().mean()
     assert not torch.equal(views[1][0], views[3][0])
     with pytest.raises(ValueError, match="expected pictures"):

@@ -165,7 +165,7 @@ class DetectorReader(OutputReader):
         return torch.where(weights > 0, values * weights, 0.0).sum() / weights.sum().clamp_min(_EPS)
 
 
-def take(values: Float[Tensor, "b q n"], index: Int[Tensor, "b q"]) -> Float[Tensor, "b q n"]:
+def take(values: Float[Tensor, "b q n"], index: Int[Tensor, "b k"]) -> Float[Tensor, "b k n"]:
     """The rows of each picture in another order.
 
     Example:

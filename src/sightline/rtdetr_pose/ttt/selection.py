@@ -11,6 +11,8 @@ from sightline.rtdetr_pose.ttt.spec import Scope
 def select_parameters(model: nn.Module, scope: Scope) -> dict[str, nn.Parameter]:
     """The parameters of a scope by name.
 
+    Parameters that the model holds frozen, such as a teacher's, are not among them, unless all are frozen.
+
     Args:
         model: any.
         scope: which.
@@ -27,12 +29,15 @@ def select_parameters(model: nn.Module, scope: Scope) -> dict[str, nn.Parameter]
         ValueError: scope: adapters selects none of the model's 6 parameters (norm 4, adapters 0); ...
     """
     chosen: dict[str, nn.Parameter] = {}
+    inference = not any(each.requires_grad for each in model.parameters())
     found = {"norm": 0, "adapters": 0, "all": 0}
     for owner, module in model.named_modules():
         kinds = {"all"} | ({"norm"} if is_norm(module) else set())
         kinds |= {"adapters"} if isinstance(module, LowRank) else set()
         for own_name, parameter in module.named_parameters(recurse=False):
             name = f"{owner}.{own_name}" if owner else own_name
+            if not (parameter.requires_grad or inference):
+                continue
             for kind in kinds:
                 found[kind] += 1
             if kinds.intersection(scope.select) and _named(name, scope):

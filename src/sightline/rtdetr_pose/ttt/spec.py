@@ -5,7 +5,7 @@ Everything is a frozen dataclass that writes and reads itself as plain YAML; an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -36,9 +36,9 @@ class Scope:
         ('backbone',)
     """
 
-    select: tuple[str, ...] = ("norm",)
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    select: Sequence[str] = ("norm",)
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("select", "include", "exclude"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def augment(
-    pictures: Float[Tensor, "b c h w"], index: int, generator: torch.Generator
+    pictures: Float[Tensor, "..."], index: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "b c h w"], bool]:
     """Draw a view: exposure, contrast, gamma, noise and blur; every second one is mirrored left to right.
 
