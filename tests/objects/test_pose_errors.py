@@ -50,6 +50,14 @@ def test_scale_and_shift():
     torch.testing.assert_close(PoseErrors().widen(claimed, POSE, MIDDLE, SIZE), claimed)
 
 
+def test_doubt_grows_with_what_the_score_lacks():
+    claimed = torch.eye(6).double()
+    errors = PoseErrors(doubt=2.0)
+    torch.testing.assert_close(errors.widen(claimed, POSE, MIDDLE, SIZE, 1.0), claimed)
+    wide = errors.widen(claimed, POSE, MIDDLE, SIZE, 0.5)
+    torch.testing.assert_close(wide, torch.e**2 * claimed)
+
+
 def test_tails_need_a_covariance():
     with pytest.raises(ValueError, match="freedom: expected a number above 2, got 2"):
         PoseErrors(freedom=2.0)

@@ -30,6 +30,7 @@ class PoseErrors:
         turn: of the rotation at the least, radians about any axis.
         shift: of the position at the least, diameters in any direction.
         zoom: of the distance at the least, as a share of it.
+        doubt: by how much all of these grow with what a verification score lacks: ``exp(doubt (1 - score))``.
         freedom: degrees of freedom of the Student's t that the errors follow, above 2: a few poses are much
             further off than most. Infinite for a normal distribution.
 
@@ -47,6 +48,7 @@ class PoseErrors:
     turn: float = 0.0
     shift: float = 0.0
     zoom: float = 0.0
+    doubt: float = 0.0
     freedom: float = math.inf
 
     def __post_init__(self) -> None:
@@ -63,6 +65,7 @@ class PoseErrors:
         cam_from_obj: Float[Tensor, "*batch 4 4"],
         middle: Float[Tensor, "*batch 3"],
         diameter: Float[Tensor, "*batch"],
+        score: Float[Tensor, "*batch"] | float = 1.0,
     ) -> Float[Tensor, "*batch 6 6"]:
         """The covariance of ``(w, v)`` in ``R' = exp(w) R``, ``t' = t + v``, by rad and m.
 
@@ -71,6 +74,7 @@ class PoseErrors:
             cam_from_obj: ``(*batch, 4, 4)`` the poses, metres.
             middle: ``(*batch, 3)`` of the objects, object frame, metres.
             diameter: ``(*batch,)`` metres.
+            score: ``(*batch,)`` of verification, in [0, 1].
 
         Returns:
             ``(*batch, 6, 6)``.
@@ -86,7 +90,9 @@ class PoseErrors:
         )
         about_origin = torch.eye(6).to(covariance).repeat(*covariance.shape[:-2], 1, 1)
         about_origin[..., 3:, :3] = hat(arm)
-        return self.scale**2 * covariance + about_origin @ floor @ about_origin.mT
+        lacking = 1 - torch.as_tensor(score).to(covariance)
+        factor = (2 * self.doubt * lacking).exp()[..., None, None]
+        return factor * (self.scale**2 * covariance + about_origin @ floor @ about_origin.mT)
 
 
 class ErrorModel(NamedTuple):

@@ -285,7 +285,7 @@ class PoseEstimator:
             return pose
         errors = self.errors.picture if picture.depth is None else self.errors.depth
         size = torch.tensor(card.diameter, dtype=torch.float64)
-        covariance = errors.widen(pose.covariance, pose.cam_from_obj, card.center.double(), size)
+        covariance = errors.widen(pose.covariance, pose.cam_from_obj, card.center.double(), size, pose.score)
         return replace(pose, covariance=covariance, covariance_freedom=errors.freedom)
 
     def _align(

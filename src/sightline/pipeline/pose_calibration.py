@@ -31,7 +31,7 @@ from sightline.synthetic import exam_objects, exam_pictures
 _LEVELS = (0.5, 0.9, 0.95)
 _LEAST = 30  # poses in the right mode from which anything is learned
 _SHARPNESS = 5e-3  # weight of the likelihood beside the levels
-_FIRST = (5.0, 1.0, 0.01, 0.01, 0.01)
+_FIRST = (5.0, 1.0, 1.0, 0.01, 0.01, 0.01)
 _SMALLEST, _LARGEST = 1e-4, 100.0
 _LEAST_FREEDOM, _MOST_FREEDOM = 3.0, 1e4
 _STEPS = (0.7, -1.5, 0.7)  # of the search and of its new beginnings, in logarithms
@@ -47,6 +47,7 @@ class PoseClaims:
         cam_from_obj: ``(n, 4, 4)`` the poses.
         middle: ``(n, 3)`` of the objects, object frame, metres.
         diameter: ``(n,)`` metres.
+        score: ``(n,)`` of verification.
         objects: of each pose the name of its object.
         num_valid: how many poses were valid, those in a wrong mode among them.
     """
@@ -56,6 +57,7 @@ class PoseClaims:
     cam_from_obj: Float[Tensor, "n 4 4"]
     middle: Float[Tensor, "n 3"]
     diameter: Float[Tensor, " n"]
+    score: Float[Tensor, " n"]
     objects: tuple[str, ...]
     num_valid: int
 
@@ -75,6 +77,7 @@ class PoseClaims:
             self.cam_from_obj[rows],
             self.middle[rows],
             self.diameter[rows],
+            self.score[rows],
             tuple(self.objects[row] for row in keep),
             self.num_valid,
         )
@@ -104,7 +107,7 @@ class PoseClaims:
         return norm + float((log_size + (v / 2 + 3) * torch.log1p(squared / (v - 2))).mean())
 
     def _widened(self, model: PoseErrors) -> Float[Tensor, "n 6 6"]:
-        return model.widen(self.covariance, self.cam_from_obj, self.middle, self.diameter)
+        return model.widen(self.covariance, self.cam_from_obj, self.middle, self.diameter, self.score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +235,7 @@ class _Claims:
             self.objects.append(card.name)
 
     def stacked(self) -> PoseClaims:
-        shapes = ((0, 6), (0, 6, 6), (0, 4, 4), (0, 3), (0,))
+        shapes = ((0, 6), (0, 6, 6), (0, 4, 4), (0, 3), (0,), (0,))
         columns = (
             [torch.stack(column) for column in zip(*self.rows, strict=True)]
             if self.rows
@@ -262,14 +265,14 @@ def fit_pose_errors(claims: PoseClaims, *, with_depth: bool = False) -> PoseErro
         )
 
     def model(logs: np.ndarray) -> PoseErrors:
-        freedom, scale, turn, shift, *zoom = np.exp(logs).tolist()
-        return PoseErrors(scale, turn, shift, *zoom, freedom=_LEAST_FREEDOM + freedom)
+        freedom, doubt, scale, turn, shift, *zoom = np.exp(logs).tolist()
+        return PoseErrors(scale, turn, shift, *zoom, doubt=doubt, freedom=_LEAST_FREEDOM + freedom)
 
     def badness(logs: np.ndarray) -> float:
         tried = model(logs)
         return _unevenness(claims.levels(tried)) + _SHARPNESS * claims.unlikelihood(tried)
 
-    best = np.log(_FIRST[: 4 if with_depth else 5])
+    best = np.log(_FIRST[: 5 if with_depth else 6])
     bounds = [(math.log(_SMALLEST), math.log(_LARGEST))] * len(best)
     for step in _STEPS:
         simplex = np.vstack([best, best + step * np.eye(len(best))])
