@@ -67,6 +67,62 @@ def test_saved_weights_load_whole_and_give_identical_boxes(theirs, folder):
     assert_same_detections(model, theirs)
 
 
+def test_training_is_that_of_transformers(theirs):
+    """The same noisy copies, the same predictions of every layer, the same statistics of batch norms."""
+    labels = [torch.tensor([1, 3]), torch.zeros(0, dtype=torch.long)]
+    boxes = [torch.rand(2, 4, generator=torch.Generator().manual_seed(2)) * 0.2 + 0.3, torch.zeros(0, 4)]
+    model, reference = small_model().train(), copy.deepcopy(theirs).train()
+    load_detection_weights(model, theirs.state_dict())
+    picture = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(4)
+    ours = model(picture, targets=[{"labels": n, "boxes": b} for n, b in zip(labels, boxes, strict=True)])
+    torch.manual_seed(4)
+    named = [{"class_labels": n, "boxes": b} for n, b in zip(labels, boxes, strict=True)]
+    expected = reference(picture, labels=named)
+    noisy = expected.denoising_meta_values["dn_num_split"][0]
+    assert ours["dn_meta"]["dn_num_split"] == [noisy, 12]
+    every = [*ours["aux_outputs"], ours]
+    assert len(every) == len(ours["dn_outputs"]) == 3
+    for i, (layer, copies) in enumerate(zip(every, ours["dn_outputs"], strict=True)):
+        for name, whole in (
+            ("logits", expected.intermediate_logits),
+            ("bbox", expected.intermediate_reference_points),
+        ):
+            assert torch.equal(torch.cat([copies[name], layer[name]], 1), whole[:, i])
+    assert torch.equal(ours["enc_outputs"]["logits"], expected.enc_topk_logits)
+    assert torch.equal(ours["enc_outputs"]["bbox"], expected.enc_topk_bboxes)
+    for name, buffer in reference.model.named_buffers():
+        assert torch.equal(buffer, model.detector.get_buffer(name)), name
+
+
+def test_denoising_groups():
+    """Seven objects: 14 groups of 14 queries; other queries do not see them, nor one group another."""
+    model = small_model().train()
+    model.detector.config.num_denoising = 100
+    targets = [{"labels": torch.arange(7) % 4, "boxes": torch.full((7, 4), 0.3)}]
+    masks = []
+    model.detector.decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: masks.append(kwargs["encoder_attention_mask"]), with_kwargs=True
+    )
+    meta = model(torch.rand(1, 3, 64, 64), targets=targets)["dn_meta"]
+    assert meta["dn_num_group"] == 14
+    assert meta["dn_num_split"] == [196, 12]
+    seen = masks[0] == 0
+    assert not seen[196:, :196].any()
+    assert seen[:, 196:].all()
+    groups = torch.arange(196) // 14
+    assert torch.equal(seen[:196, :196], groups[:, None] == groups)
+
+
+def test_pictures_without_objects_have_no_noisy_copies():
+    outputs = small_model().train()(
+        torch.rand(2, 3, 64, 64),
+        targets=[{"labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}] * 2,
+    )
+    assert "dn_outputs" not in outputs
+    assert len(outputs["aux_outputs"]) == 2
+
+
 def test_file_names_and_heads_held_twice(theirs, folder, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     assert any(".fc1." in name for name in tensors), "the files' names differ from the modules'"
@@ -249,6 +305,7 @@ def test_inverse_sigmoid():
         ({"backbone": "r19"}, "expected one of tiny, r18"),
         ({"detector": {"num_querys": 3}}, "no field num_querys"),
         ({"detector": {"backbone_config": {"depth": 3}}}, "no field depth"),
+        ({"detector": {"num_feature_levels": 4}}, "expected 3 levels"),
         ({"depth_mode": "fuse"}, "expected one of none, fuse_mid"),
         ({"enable_mim": True, "mim_target": "pixels"}, "expected one of teacher, cells"),
         ({"enable_mim": True, "mim_geom_channels": 5}, "expected 2"),

@@ -123,7 +123,10 @@ def detector_config(
         "initializer_bias_prior_prob": CLASS_PRIOR,
         **_known_fields(RTDetrV2Config, changed, extra=("num_labels",)),
     }
-    return RTDetrV2Config(backbone_config=RTDetrResNetConfig(**body), **values)
+    config = RTDetrV2Config(backbone_config=RTDetrResNetConfig(**body), **values)
+    if config.num_feature_levels != len(STRIDES) or config.learn_initial_query or config.anchor_image_size:
+        raise ValueError(f"detector: expected {len(STRIDES)} levels, no learned queries nor fixed anchors")
+    return config
 
 
 def _known_fields(config: Any, values: Mapping[str, Any], *, extra: tuple[str, ...]) -> dict[str, Any]:  # noqa: ANN401

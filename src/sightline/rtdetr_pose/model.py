@@ -1,8 +1,8 @@
 """RT-DETR with pose: pictures to classes, boxes, depths, rotations and translations.
 
-The detection is transformers' RT-DETRv2, run by its own forward from the encoded features on: boxes and
-scores are bit for bit those of ``RTDetrV2ForObjectDetection`` with the same weights. Heads of each decoder
-layer add the pose; a branch for masked reconstruction hides coarse features before the encoder.
+The detection is transformers' RT-DETRv2: boxes and scores are bit for bit those of
+``RTDetrV2ForObjectDetection`` with the same weights. Heads of each decoder layer add the pose; a branch for
+masked reconstruction hides coarse features before the encoder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sightline.rtdetr_pose.masked_branch import (
     resize_mask,
 )
 from sightline.rtdetr_pose.pose_heads import IntrinsicsHead, PoseHeads, box_centers_px
+from sightline.rtdetr_pose.query_selection import decode_queries
 from sightline.rtdetr_pose.reconstruction_losses import foreground_entropy
 
 __all__ = ["DecoderMIM", "RTDETRPose", "RenderTeacher"]
@@ -312,28 +313,14 @@ class RTDETRPose(nn.Module):
     def _decode(
         self, neck: Sequence[Tensor], K: Tensor, image_size: tuple[int, int], targets: Targets | None
     ) -> Outputs:
-        from transformers.modeling_outputs import BaseModelOutput
-
-        labels = None
-        if targets is not None:
-            labels = [{"class_labels": t["labels"], "boxes": t["boxes"]} for t in targets]
-        found = self.detector(
-            None,
-            inputs_embeds=neck[-1],
-            encoder_outputs=BaseModelOutput(last_hidden_state=list(neck)),  # ty: ignore[invalid-argument-type]
-            labels=labels,
-        )
-        hidden = found.intermediate_hidden_states
-        logits, boxes = found.intermediate_logits, found.intermediate_reference_points
+        hidden, logits, boxes, enc_logits, enc_boxes, dn_meta = decode_queries(self.detector, neck, targets)
         outputs: Outputs = {}
-        meta = found.denoising_meta_values
-        if meta is not None:
-            noisy, own = meta["dn_num_split"]
+        if dn_meta is not None:
+            noisy, own = dn_meta["dn_num_split"]
             dn_logits, logits = logits.split([noisy, own], 2)
             dn_boxes, boxes = boxes.split([noisy, own], 2)
             hidden = hidden[:, :, noisy:]
-            outputs["dn_outputs"] = _layers(dn_logits, dn_boxes)
-            outputs["dn_meta"] = meta
+            outputs = {"dn_outputs": _layers(dn_logits, dn_boxes), "dn_meta": dn_meta}
         layers = _layers(logits, boxes)
         wanted = range(len(layers)) if self.training or targets is not None else [len(layers) - 1]
         for i in wanted:
@@ -347,7 +334,7 @@ class RTDETRPose(nn.Module):
             "k_delta": self.intrinsics_head(hidden[:, -1], image_size),
             "intrinsics": K,
             "image_size": image_size,
-            "enc_outputs": {"logits": found.enc_topk_logits, "bbox": found.enc_topk_bboxes},
+            "enc_outputs": {"logits": enc_logits, "bbox": enc_boxes},
             "aux_outputs": [layers[i] for i in wanted if i < len(layers) - 1],
             **outputs,
         }
