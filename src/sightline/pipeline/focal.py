@@ -38,7 +38,7 @@ class ChosenCamera:
 
 def choose_camera(
     source: Source,
-    estimator: PoseEstimator,
+    estimator: PoseEstimator | None,
     *,
     camera_file: Path | None = None,
     focal: float | str | None = None,
@@ -47,7 +47,7 @@ def choose_camera(
 
     Args:
         source: pictures of one size.
-        estimator: whose objects the focal length may be estimated from.
+        estimator: whose objects the focal length may be estimated from; None where there is none.
         camera_file: a JSON file with the camera.
         focal: focal length in pixels, or ``auto`` to estimate it.
 
@@ -64,6 +64,8 @@ def choose_camera(
         raise_faults(check_camera(camera), source=str(camera_file))
         return ChosenCamera(camera, f"read from {camera_file}")
     if focal == "auto":
+        if estimator is None:
+            raise ValueError("--focal auto: expected a matcher of cards, which a closed-set network is not")
         return _estimate(source, estimator, width, height)
     if focal is not None:
         return ChosenCamera(

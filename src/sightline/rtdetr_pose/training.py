@@ -120,7 +120,9 @@ class RTDETRPoseTask(TrainingTask):
 
     def losses(self, batch: PoseBatch) -> Mapping[str, Tensor]:
         """The weighted sum, and its parts."""
-        images, targets = batch["images"], batch["targets"]
+        # convolutions of the CPU, and of GPUs in half precision, are a quarter faster in this order
+        images = batch["images"].contiguous(memory_format=torch.channels_last)
+        targets = batch["targets"]
         hidden = self._hidden(batch) if self.net.training else None
         outputs = self.net(
             images,

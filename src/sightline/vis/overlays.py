@@ -126,6 +126,7 @@ def draw_detections(
     *,
     colors: Mapping[str, Rgb] | None = None,
     mask_alpha: float = 0.35,
+    labels: bool = True,
 ) -> Picture:
     """Draw boxes with name and score, and masks where there are any, the surest last and so on top.
 
@@ -134,6 +135,7 @@ def draw_detections(
         detections: found in this picture.
         colors: of each name, by default :func:`~sightline.vis.palette.object_colors`.
         mask_alpha: how strongly masks are tinted, in [0, 1].
+        labels: whether names and scores are written.
 
     Returns:
         A new picture.
@@ -165,7 +167,7 @@ def draw_detections(
         rectangle = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
         paint_polylines(canvas, [rectangle], color, stroke_px(canvas), closed=True)
     taken: list[Box] = []
-    for index in order[::-1]:
+    for index in order[::-1] if labels else ():
         name, score = detections.names[index], float(detections.scores[index])
         near = Box.around(boxes[index].reshape(2, 2)).clipped(canvas)
         label = paint_label(canvas, f"{name} {score:.2f}", near, palette[name], taken=taken)
