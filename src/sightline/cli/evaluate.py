@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    task: Literal["exam-pose", "exam-pose-end-to-end", "exam-detection", "bop"],
+    task: Literal[
+        "exam-pose",
+        "exam-pose-end-to-end",
+        "exam-detection",
+        "exam-closed-set-pose",
+        "exam-adaptation",
+        "bop",
+    ],
     matcher: Literal["sift", "vpog"] = "sift",
     detector: Literal["sift", "refdet"] = "sift",
     weights: Path | None = None,
@@ -32,6 +39,10 @@ def evaluate(
     true_boxes: bool = False,
     cards: Path | None = None,
     vsd: bool = True,
+    refined: bool = False,
+    ttt: list[str] | None = None,
+    corruption: str | None = None,
+    severity: int = 3,
 ) -> None:
     """Measure accuracy on the frozen exam or a BOP data set, or score a BOP results file.
 
@@ -62,6 +73,12 @@ def evaluate(
         true_boxes: with bop, look where the truth says; not to be compared with methods that detect.
         cards: with bop, a folder where the objects' cards are kept between runs; made anew unless given.
         vsd: with bop, whether to render for VSD, which needs depth pictures.
+        refined: of the closed set, whether the network's poses are moved onto the picture by rendering.
+        ttt: of the closed set, how the network adapts itself, see adapt; of exam-adaptation the methods that
+            are compared.
+        corruption: of the closed set, what spoils the pictures: blur, noise, fog, contrast, gamma, jpeg,
+            color-cast or low-light; exam-adaptation goes through all unless one is given.
+        severity: of the corruption, 1 to 5.
     """
     from rich.progress import track
 
@@ -95,6 +112,33 @@ def evaluate(
             console.print(*done.lines(), sep="\n", highlight=False, soft_wrap=True)
         _print_bop(console, dataset, results, folder, vsd, progress)
         return
+    if task in ("exam-closed-set-pose", "exam-adaptation"):
+        from sightline.cli.evaluate_closed_set import evaluate_adaptation, evaluate_closed_set
+
+        _refuse(
+            task,
+            matcher=matcher != "sift",
+            detector=detector != "sift",
+            swapped=swapped,
+            shuffled_poses=shuffled_poses,
+            mode=mode is not None,
+        )
+        if task == "exam-adaptation":
+            evaluate_adaptation(
+                console, progress, weights, ttt, corruption, severity, split, limit, with_depth, output
+            )
+            return
+        run, who = evaluate_closed_set(
+            progress, weights, refined, with_depth, ttt, corruption, severity, split, limit, min_iou, device
+        )
+        _print_run(console, run, who)
+        if output is not None:
+            from sightline.pipeline.exam_files import write_exam_run
+
+            for path in write_exam_run(output, run, who):
+                console.print(str(path), highlight=False, soft_wrap=True)
+        return
+    _refuse(task, refined=refined, ttt=ttt is not None, corruption=corruption is not None)
     if swapped and shuffled_poses:
         raise ValueError("--swapped, --shuffled-poses: expected one control at a time, got both")
     if detector == "refdet":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sightline.cli.adapt import adapt
 from sightline.cli.calibrate import calibrate_detector, calibrate_poses
 from sightline.cli.convert import convert
 from sightline.cli.demo import demo
@@ -16,7 +17,7 @@ from sightline.cli.onboard import onboard
 from sightline.cli.pose import detect, pose, track
 from sightline.cli.scale import scale_calibrate, scale_check
 from sightline.cli.synth import synth
-from sightline.cli.train import train_refdet, train_vpog
+from sightline.cli.train import train_refdet, train_rtdetr_pose, train_vpog
 
 VERBS: dict[str, Any] = {
     "demo": demo,
@@ -24,6 +25,7 @@ VERBS: dict[str, Any] = {
     "detect": detect,
     "pose": pose,
     "track": track,
+    "adapt": adapt,
     "synth": synth,
     "evaluate": evaluate,
     "convert": convert,
@@ -32,6 +34,7 @@ VERBS: dict[str, Any] = {
     "doctor": doctor,
     "train-refdet": train_refdet,
     "train-vpog": train_vpog,
+    "train-rtdetr-pose": train_rtdetr_pose,
     "calibrate-detector": calibrate_detector,
     "calibrate-poses": calibrate_poses,
     "export": export,

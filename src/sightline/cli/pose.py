@@ -18,10 +18,11 @@ def pose(
     matcher: Literal["sift", "vpog"] = "sift",
     weights: Path | None = None,
     mode: Literal["cluster", "global", "global-fast"] | None = None,
-    detector: Literal["refdet", "off"] | None = None,
+    detector: Literal["refdet", "rtdetr-pose", "off"] | None = None,
     device: str = "cpu",
     depth: Path | None = None,
     depth_unit_mm: float = 1.0,
+    ttt: str | None = None,
 ) -> None:
     """Find where known objects are in a picture, each picture of a folder, or each frame of a video.
 
@@ -42,16 +43,26 @@ def pose(
         mode: how vpog looks at a crop: global-fast scores all templates by what the card keeps and attends to
             the best, global attends to all, cluster to the neighbours of the best alone.
         detector: refdet finds boxes first, off looks in the whole picture; refdet with vpog and off with sift
-            unless given.
-        device: of vpog and refdet, cpu or cuda.
+            unless given. rtdetr-pose is trained for a closed set of objects and says their poses itself, which
+            the cards then refine and verify; no matcher is used, and --weights are its own.
+        device: of learned parts, cpu or cuda.
         depth: the depth picture of a picture, or a folder with one of each picture, named alike; 16 bits, 0
             where it is missing, as the colour camera sees it. Poses are moved onto it.
         depth_unit_mm: millimetres in one step of a depth picture.
+        ttt: with rtdetr-pose, how it adapts itself to the pictures; see adapt.
     """
     from sightline.cli.console import make_console
     from sightline.pipeline.estimators import MatcherChoice
     from sightline.pipeline.run import run_poses
 
+    if detector == "rtdetr-pose":
+        _refuse_with_closed_set({"--matcher": matcher != "sift", "--mode": mode is not None})
+        _run_closed_set(
+            source, card, output, camera, focal, min_score, weights, device, ttt, depth, depth_unit_mm
+        )
+        return
+    if ttt is not None:
+        raise ValueError("--ttt: expected with --detector rtdetr-pose")
     run_poses(
         source,
         card,
@@ -122,14 +133,14 @@ def track(
 
 def detect(
     source: Path,
-    card: list[Path],
+    card: list[Path] | None = None,
     output: Path = Path("sightline-output"),
     camera: Path | None = None,
     focal: float | Literal["auto"] | None = "auto",
     instances: int = 4,
     min_score: float | None = None,
     format: Literal["json", "coco", "bop"] = "json",
-    detector: Literal["sift", "refdet"] = "sift",
+    detector: Literal["sift", "refdet", "rtdetr-pose"] = "sift",
     weights: list[Path] | None = None,
     device: str = "cpu",
     tiles: int | Literal["auto", "off"] = "off",
@@ -142,6 +153,9 @@ def detect(
     confirm_frames: int = 2,
     lose_frames: int = 3,
     window: float | None = None,
+    ttt: str | None = None,
+    depth: Path | None = None,
+    depth_unit_mm: float = 1.0,
 ) -> None:
     """Find the boxes of known objects in pictures.
 
@@ -160,8 +174,9 @@ def detect(
             detector's own.
         format: coco and bop add the files that these evaluations take to detections.json.
         detector: sift finds printed objects by their key points; refdet is learned and
-            needs no print.
-        weights: of refdet, a .safetensors file; of several the opinions are fused. Those of the package
+            needs no print; rtdetr-pose is trained for a closed set of objects, finds them without cards, and
+            says their poses too, for which it needs the camera.
+        weights: of rtdetr-pose, and of refdet, a .safetensors file; of several the opinions are fused. Those of the package
             unless given.
         device: of refdet, cpu or cuda.
         tiles: with refdet, search large pictures in parts too: how many along the limiting side, or auto for
@@ -179,8 +194,36 @@ def detect(
         lose_frames: in a video, so many frames on end must not show it before it is lost.
         window: in a video, look only so many times as far around what the last frame showed, above 1, once
             that was --instances of each object.
+        ttt: with rtdetr-pose, how it adapts itself to the pictures; see adapt.
+        depth: with rtdetr-pose, depth pictures, see pose.
+        depth_unit_mm: millimetres in one step of a depth picture.
     """
     from sightline.cli.console import make_console
+
+    if detector == "rtdetr-pose":
+        if weights is not None and len(weights) != 1:
+            raise ValueError(f"--weights: expected one file with rtdetr-pose, got {len(weights)}")
+        known = None if focal == "auto" else focal
+        chosen = None if weights is None else weights[0]
+        _run_closed_set(
+            source,
+            card or [],
+            output,
+            camera,
+            known,
+            min_score,
+            chosen,
+            device,
+            ttt,
+            depth,
+            depth_unit_mm,
+            form=format,
+        )
+        return
+    if ttt is not None or depth is not None:
+        raise ValueError("--ttt, --depth: expected with --detector rtdetr-pose")
+    if not card:
+        raise ValueError("--card: expected at least one card, got none")
 
     if detector == "refdet":
         from sightline.pipeline.refdet_detection import run_refdet_detection
@@ -261,3 +304,47 @@ def detect(
         form=format,
         console=make_console(),
     )
+
+
+def _run_closed_set(
+    source: Path,
+    card: list[Path],
+    output: Path,
+    camera: Path | None,
+    focal: float | str | None,
+    min_score: float | None,
+    weights: Path | None,
+    device: str,
+    ttt: str | None,
+    depth: Path | None,
+    depth_unit_mm: float,
+    *,
+    form: str = "json",
+) -> None:
+    """The closed-set network on a source."""
+    from sightline.cli.console import make_console
+    from sightline.pipeline.adaptation_choice import read_adaptation
+    from sightline.pipeline.rtdetr_pose_detection import run_rtdetr_pose
+    from sightline.rtdetr_pose.inference import RTDETRPoseDetector
+    from sightline.rtdetr_pose.shipped import shipped_weights
+
+    run_rtdetr_pose(
+        source,
+        output,
+        detector=RTDETRPoseDetector.from_checkpoint(weights or shipped_weights(), device=device),
+        card_folders=card,
+        camera_file=camera,
+        focal=focal,
+        min_score=0.5 if min_score is None else min_score,
+        adapt=None if ttt is None else read_adaptation(ttt),
+        depth=depth,
+        depth_unit_mm=depth_unit_mm,
+        form=form,
+        console=make_console(),
+    )
+
+
+def _refuse_with_closed_set(given: dict[str, bool]) -> None:
+    foreign = [name for name, is_given in given.items() if is_given]
+    if foreign:
+        raise ValueError(f"{', '.join(foreign)}: does not apply to --detector rtdetr-pose")

@@ -1,4 +1,4 @@
-"""``sightline train-refdet`` and ``train-vpog``: a recipe becomes a run folder with weights."""
+"""``sightline train-refdet``, ``train-vpog``, ``train-rtdetr-pose``: a recipe becomes a run folder with weights."""
 
 from __future__ import annotations
 
@@ -82,6 +82,40 @@ def train_vpog(
         descriptor=descriptor,
         default_descriptor=shipped_weights(),
     )
+    _train(task, _shortened(settings, minutes=minutes, steps=steps), output, device, resume=resume)
+
+
+def train_rtdetr_pose(
+    recipe: Path,
+    output: Path = Path("runs/rtdetr-pose"),
+    data: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    resume: bool = True,
+) -> None:
+    """Train the closed-set network by a recipe.
+
+    Writes model.safetensors, metrics.jsonl and what the run resumes from, and before them those of the
+    teacher of masked reconstruction in the folder stage0, where the recipe has one. A run that was stopped
+    goes on where it stood when the command is given again.
+
+    Args:
+        recipe: a YAML file, such as configs/rtdetr_pose/tiny.yaml.
+        output: the run folder.
+        data: folder where the drawn objects are kept; beside the run unless given.
+        minutes: stop after so many; the recipe's own unless given.
+        steps: how many optimiser steps; the recipe's own unless given.
+        device: auto, cpu, cuda or mps.
+        resume: go on with the run in the folder, if there is one.
+    """
+    from sightline.rtdetr_pose.recipe import read_rtdetr_pose_recipe
+    from sightline.rtdetr_pose.teacher import begin_with_teacher
+
+    task, settings, teacher = read_rtdetr_pose_recipe(recipe, data_folder=data or output / "data")
+    if teacher is not None:
+        weights = _train(teacher.task, teacher.settings, output / "stage0", device, resume=resume)
+        begin_with_teacher(task.net, weights)
     _train(task, _shortened(settings, minutes=minutes, steps=steps), output, device, resume=resume)
 
 

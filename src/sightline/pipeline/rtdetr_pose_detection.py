@@ -46,6 +46,7 @@ def run_rtdetr_pose(
     adapt: AdaptSpec | None = None,
     depth: Path | None = None,
     depth_unit_mm: float = 1.0,
+    save: Path | None = None,
     form: DetectionFormat | str = "json",
     console: Console | None = None,
 ) -> list[ImageResult]:
@@ -64,6 +65,7 @@ def run_rtdetr_pose(
             for not at all.
         depth: a depth picture of a picture, or a folder with one of each picture of a folder, named alike.
         depth_unit_mm: millimetres in one step of a depth picture.
+        save: with ``adapt``, a file for the weights that it led to.
         form: ``coco`` and ``bop`` write such files too, see :func:`write_detections`.
         console: where progress goes.
 
@@ -116,6 +118,9 @@ def run_rtdetr_pose(
             report = {"summary": summary, "steps": [each.to_dict() for each in network.reports]}
             (output / "adaptation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
             console.print(_words(summary), highlight=False, soft_wrap=True)
+            if save is not None:
+                detector.save(save)
+                console.print(f"{save}: the adapted weights", highlight=False, soft_wrap=True)
             meta["adaptation"] = network.reports[0].method if network.reports else "none"
     write_detections(output, results, meta, names=list(detector.names), source=source_path, form=form)
     total = sum(len(result.objects) for result in results)

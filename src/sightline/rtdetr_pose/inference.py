@@ -20,10 +20,10 @@ from sightline.geometry.cameras import Camera
 from sightline.geometry.rotations import rot6d_to_matrix
 from sightline.geometry.symmetry import SymmetryGroup
 from sightline.geometry.translation import correct_intrinsics
-from sightline.nn.checkpoint import load_weights, read_config
+from sightline.nn.checkpoint import load_weights, read_config, save_model
 from sightline.nn.pictures import float_picture
 from sightline.records import Detections, PoseEstimate
-from sightline.rtdetr_pose.class_json import classes_from_json
+from sightline.rtdetr_pose.class_json import classes_from_json, classes_to_json
 from sightline.rtdetr_pose.model import RTDETRPose
 from sightline.rtdetr_pose.pictures import ObjectClass
 from sightline.training.processes import require_device
@@ -108,6 +108,18 @@ class RTDETRPoseDetector:
         model = RTDETRPose(**stored.config)
         load_weights(model, path)
         return cls(model, objects, input_size=input_size or size, device=device, name=Path(path).stem)
+
+    def save(self, path: str | Path) -> None:
+        """Write the network as it is now, with all that reading it again needs.
+
+        Args:
+            path: a ``.safetensors`` file.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        extra = {"objects": classes_to_json(self.objects), "input_size": list(self.input_size)}
+        save_model(path, self.model, self.model.config, extra)
 
     @property
     def names(self) -> tuple[str, ...]:
