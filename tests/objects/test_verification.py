@@ -79,6 +79,19 @@ def test_depth_agrees_or_contradicts():
     assert np.isnan(verify_pose(printed_box(), pose, picture, CAMERA, depth=torch.zeros_like(depth)).depth)
 
 
+def test_a_pose_that_is_hidden_but_for_a_corner_is_not_borne_out():
+    pose = box_pose()
+    picture = picture_of(printed_box(), pose)
+    depth = render_views(printed_box(), pose[None], CAMERA.K, CAMERA.image_size, outputs=("depth",)).depth[0]
+    table = torch.where(torch.arange(320) < 120, depth, 0.3)
+    few = verify_pose(printed_box(), pose, picture, CAMERA, depth=table)
+    assert 0.05 < few.depth < 0.5
+    half = verify_pose(
+        printed_box(), pose, picture, CAMERA, depth=torch.where(torch.arange(320) < 165, depth, 0.3)
+    )
+    assert half.depth > few.depth + 0.2
+
+
 def test_lens_distortion_is_taken_into_account():
     wide = Camera.from_focal(200.0, 320, 240)
     lens = torch.tensor([-0.3, 0.05, 0.0, 0.0, 0.0], dtype=torch.float64)

@@ -90,6 +90,26 @@ def refine_by_depth(
     return max((fit for fit in fits if fit is not None), key=lambda fit: fit.agreement, default=None)
 
 
+def settle_finely(
+    mesh: TriangleMesh, cam_from_obj: Float[Tensor, "4 4"], depth: Float[Tensor, "h w"], camera: Camera
+) -> DepthFit | None:
+    """Register a pose some degrees and millimetres off finely, and say how the depth picture bears it out.
+
+    Args:
+        mesh: the object, metres.
+        cam_from_obj: the pose to start from, float64.
+        depth: ``(h, w)`` metres, 0 or NaN where missing.
+        camera: of the depth picture.
+
+    Returns:
+        The registered pose or the given one, whichever is borne out better; None where nothing of it is
+        measured.
+    """
+    ends = (_refine(mesh, cam_from_obj, depth, camera), cam_from_obj)
+    fits = [judge_by_depth(mesh, each, depth, camera) for each in ends]
+    return max((fit for fit in fits if fit is not None), key=lambda fit: fit.agreement, default=None)
+
+
 def settle_on_depth(
     mesh: TriangleMesh,
     pose: PoseEstimate,

@@ -22,6 +22,7 @@ _WINDOW = 9  # of the local correlation, pixels
 _TEXTURE_NOISE = 5.0  # grey levels; a rendered window with less contrast than this says little
 _EDGE_NOISE = 12.0  # grey levels a pixel
 _CONTOUR_WEIGHT = 0.12  # of the outline beside the texture, which is worth its own amount
+_HIDDEN = 0.3  # what a pixel counts before which something nearer lies
 _SUPPORTED = 0.5  # correlation above which a window counts as seen
 
 
@@ -33,7 +34,8 @@ class Verification:
         score: the summary in [0, 1].
         appearance: local correlation of rendered and seen brightness, weighted by rendered contrast, [0, 1].
         contour: agreement of the outline with edges of the picture, [0, 1].
-        depth: share of the unoccluded pixels whose depth agrees, NaN without a depth picture.
+        depth: share of the pixels whose depth agrees, NaN without a depth picture; those that something
+            nearer hides count less, but a few that show do not bear out a pose behind a table.
         support: share of the textured surface that is seen, [0, 1]; an occluder lowers it.
         texture: how much of the rendered surface has contrast, [0, 1]; near 0, ``appearance`` means little.
         inside: share of the object that lies inside the picture, [0, 1].
@@ -160,13 +162,14 @@ def _depth_agreement(
     inside: MaskGrid,
     diameter: float,
 ) -> float:
-    """Share of the pixels with depth, less those that something nearer hides, on the rendered surface."""
+    """Share of the pixels with depth on the rendered surface; those that are hidden count less."""
     columns, rows = (look_up[..., i].round().long() for i in (0, 1))
     rows, columns = rows.clamp(0, depth.shape[0] - 1), columns.clamp(0, depth.shape[1] - 1)
     seen = depth[rows, columns].nan_to_num(nan=0.0).numpy()
     tolerance = max(0.05 * diameter, 0.005)
     known = inside & (seen > 0)
-    visible = known & (seen > rendered - tolerance)
-    if not visible.any():
-        return 0.0 if known.any() else float("nan")
-    return float((np.abs(seen - rendered) < tolerance)[visible].mean())
+    if not known.any():
+        return float("nan")
+    hidden = known & (seen <= rendered - tolerance)
+    agrees = known & (np.abs(seen - rendered) < tolerance)
+    return float(agrees.sum() / (known.sum() - (1 - _HIDDEN) * hidden.sum()))
