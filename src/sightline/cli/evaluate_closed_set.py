@@ -69,7 +69,7 @@ def evaluate_adaptation(
     """Ways to adapt beside the network as it is, on streams of spoiled pictures."""
     from dataclasses import asdict
 
-    from sightline.formats.atomic import atomic_file
+    from sightline.formats.atomic import atomic_write
     from sightline.pipeline.adaptation_choice import read_adaptation
     from sightline.pipeline.rtdetr_pose_exam import Spoiled, compare_adaptations
     from sightline.rtdetr_pose.shipped import shipped_weights
@@ -110,6 +110,6 @@ def evaluate_adaptation(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         path = output / "adaptation.json"
-        with atomic_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
         console.print(str(path), highlight=False, soft_wrap=True)

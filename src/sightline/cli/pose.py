@@ -43,8 +43,8 @@ def pose(
         mode: how vpog looks at a crop: global-fast scores all templates by what the card keeps and attends to
             the best, global attends to all, cluster to the neighbours of the best alone.
         detector: refdet finds boxes first, off looks in the whole picture; refdet with vpog and off with sift
-            unless given. rtdetr-pose is trained for a closed set of objects and says their poses itself, which
-            the cards then refine and verify; no matcher is used, and --weights are its own.
+            unless given. rtdetr-pose is trained for a closed set of objects and says their poses itself,
+            which the cards then refine and verify; no matcher is used, and --weights are its own.
         device: of learned parts, cpu or cuda.
         depth: the depth picture of a picture, or a folder with one of each picture, named alike; 16 bits, 0
             where it is missing, as the colour camera sees it. Poses are moved onto it.
@@ -176,8 +176,8 @@ def detect(
         detector: sift finds printed objects by their key points; refdet is learned and
             needs no print; rtdetr-pose is trained for a closed set of objects, finds them without cards, and
             says their poses too, for which it needs the camera.
-        weights: of rtdetr-pose, and of refdet, a .safetensors file; of several the opinions are fused. Those of the package
-            unless given.
+        weights: of rtdetr-pose or refdet, a .safetensors file; of several of refdet the opinions are fused.
+            Those of the package unless given.
         device: of refdet, cpu or cuda.
         tiles: with refdet, search large pictures in parts too: how many along the limiting side, or auto for
             the picture's own resolution.

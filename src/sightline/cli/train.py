@@ -1,4 +1,4 @@
-"""``sightline train-refdet``, ``train-vpog``, ``train-rtdetr-pose``: a recipe becomes a run folder with weights."""
+"""``sightline train-ROOM``: a recipe becomes a run folder with weights."""
 
 from __future__ import annotations
 
