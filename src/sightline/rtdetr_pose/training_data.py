@@ -23,7 +23,7 @@ from sightline.rtdetr_pose.pictures import (
     PictureSource,
     classes_of_objects,
 )
-from sightline.synthetic.closed_set import closed_set_composites, closed_set_objects
+from sightline.synthetic.closed_set import WANTED_VIEWS, closed_set_composites, closed_set_objects
 from sightline.synthetic.pose_composites import CompositeSettings, PoseComposites
 
 _REPEATED = 7  # keeps repeated pictures apart from all other random numbers
@@ -50,6 +50,7 @@ class PoseSceneData:
         epoch_length: pictures of an epoch, of generated ones.
         num_validation: pictures that the model is judged on.
         share: of the training pictures that is used, for studies; of generated ones so many different ones.
+        num_views: drawn views of each of the closed set's objects.
         num_others: objects of the closed set's pictures that are not wanted.
         num_backdrops: likewise, pictures of walls and tables.
         composites: what generated pictures are like; their size is ``image_size``.
@@ -71,6 +72,7 @@ class PoseSceneData:
     epoch_length: int = 20_000
     num_validation: int = 160
     share: float = 1.0
+    num_views: int = WANTED_VIEWS.num_queries
     num_others: int = 40
     num_backdrops: int = 200
     composites: CompositeSettings = field(default_factory=CompositeSettings)
@@ -126,6 +128,7 @@ class PoseSceneData:
             self.folder,
             split=split,
             settings=replace(self.composites, image_size=tuple(self.image_size)),
+            views=replace(WANTED_VIEWS, num_queries=self.num_views),
             num_others=self.num_others,
             num_backdrops=self.num_backdrops,
         )
