@@ -133,8 +133,8 @@ def test_the_teacher_learns_to_keep_geometry_and_the_model_begins_with_it(data, 
     begin_with_teacher(model, weights)
     assert model.mim is not None
     assert torch.equal(
-        model.mim.teacher.state_dict()["layers.0.0.weight"],
-        task.net.teacher.state_dict()["layers.0.0.weight"],
+        model.mim.teacher.state_dict()["layers.0.conv.weight"],
+        task.net.teacher.state_dict()["layers.0.conv.weight"],
     )
     assert not any(p.requires_grad for p in model.mim.teacher.parameters())
     error, constant = reconstruction_gain(model.eval(), [batch])

@@ -50,6 +50,8 @@ class PoseGraph(nn.Module):
         self.model = copy.deepcopy(model).eval()
         self.model.mim = None
         replace_attention(self.model.detector, sampling)
+        for heads in self.model.pose_heads:
+            heads.detail.sampling = sampling
 
     @property
     def outputs(self) -> list[str]:

@@ -104,7 +104,10 @@ class RTDETRPose(nn.Module):
         )
         self.detector = build_detector(config)
         self.pose_heads = nn.ModuleList(
-            PoseHeads(config.d_model, use_uncertainty=use_uncertainty) for _ in range(config.decoder_layers)
+            PoseHeads(
+                config.d_model, use_uncertainty=use_uncertainty, fine_channels=config.encoder_hidden_dim
+            )
+            for _ in range(config.decoder_layers)
         )
         self.intrinsics_head = IntrinsicsHead(config.d_model)
         self.register_buffer("object_sizes", torch.ones(num_classes))
@@ -326,7 +329,7 @@ class RTDETRPose(nn.Module):
         for i in wanted:
             layer = layers[i]
             pose = self.pose_heads[i](
-                hidden[:, i], layer["bbox"], K, layer["logits"], self.object_sizes, image_size
+                hidden[:, i], layer["bbox"], K, layer["logits"], self.object_sizes, image_size, neck[0]
             )
             layer.update(pose)
         return {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sightline.geometry.boxes import denormalize
 from sightline.geometry.rotations import matrix_to_rot6d, rot6d_to_matrix
+from sightline.rtdetr_pose.box_detail import BoxDetail
 from sightline.rtdetr_pose.priors import depth_prior
 
 MAX_DEPTH_CHANGE = 4.0
@@ -108,6 +109,7 @@ class PoseHeads(nn.Module):
     Args:
         hidden_dim: of the query features.
         use_uncertainty: also predict the log standard deviations of the log depth and of the rotation.
+        fine_channels: of a map whose layout within the boxes is read too; 0 for none.
 
     Example:
         >>> heads = PoseHeads(16)
@@ -118,8 +120,11 @@ class PoseHeads(nn.Module):
         ([2.0, 2.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     """
 
-    def __init__(self, hidden_dim: int = 256, *, use_uncertainty: bool = False) -> None:
+    def __init__(
+        self, hidden_dim: int = 256, *, use_uncertainty: bool = False, fine_channels: int = 0
+    ) -> None:
         super().__init__()
+        self.detail = BoxDetail(fine_channels, hidden_dim) if fine_channels else None
         self.condition = nn.Linear(_NUM_CONDITIONS, hidden_dim)
         self.depth = MLP(hidden_dim, hidden_dim, 1)
         self.rotation = MLP(hidden_dim, hidden_dim, 6, bias=_IDENTITY)
@@ -134,6 +139,7 @@ class PoseHeads(nn.Module):
         class_logits: Float[Tensor, "b q classes"],
         object_sizes: Float[Tensor, "classes"],
         image_size: tuple[int, int],
+        fine: Float[Tensor, "b _ _ _"] | None = None,
     ) -> dict[str, Tensor]:
         """What the queries say about space.
 
@@ -144,6 +150,7 @@ class PoseHeads(nn.Module):
             class_logits: the layer's scores; the best class gives the size, without a gradient.
             object_sizes: of each class, metres.
             image_size: ``(width, height)`` of the network's input.
+            fine: the map whose layout is read, over the whole picture.
 
         Returns:
             ``log_z (b, q, 1)`` log metres, ``rot6d (b, q, 6)``, ``offsets (b, q, 2)`` pixels, and with
@@ -155,6 +162,8 @@ class PoseHeads(nn.Module):
         focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[:, None]
         prior = depth_prior(sides, size[..., None].expand_as(sides), focal)
         features = query_feat + self.condition(_conditions(box, slopes, sides / focal))
+        if self.detail is not None and fine is not None:
+            features = features + self.detail(fine, box)
         seen = rot6d_to_matrix(self.rotation(features))
         pose = {
             "log_z": prior.log()[..., None] + _bounded(self.depth(features), MAX_DEPTH_CHANGE),
