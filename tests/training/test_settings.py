@@ -193,3 +193,12 @@ def test_importing_loads_no_lightning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_true_and_false_are_truth_values_in_recipes(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("loss: {off: 2.0, yes: 'no', rot: true, cls: False}\n")
+
+    def losses(**weights: object) -> None: ...
+
+    assert read_recipe(path, loss=losses)["loss"] == {"off": 2.0, "yes": "no", "rot": True, "cls": False}
