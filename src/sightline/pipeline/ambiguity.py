@@ -10,7 +10,7 @@ from sightline.geometry.symmetry import SymmetryGroup, symmetric_distance
 from sightline.records import PoseEstimate
 
 _OTHER_SIDE = math.radians(30.0)  # apart; less is the same pose found twice
-_NO_WORSE = 0.03  # of the verification score: half of the rivals so near to the best are the right ones
+_NO_WORSE = 0.03  # of the verification score: a chosen margin
 
 
 def with_alternatives(
