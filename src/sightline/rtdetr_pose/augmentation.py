@@ -89,6 +89,13 @@ class PoseAugmentation:
 
     Args:
         settings: what is done.
+
+    Example:
+        >>> image, K = np.full((64, 96, 3), 90, np.uint8), np.array([[80.0, 0, 47], [0, 80, 31], [0, 0, 1]])
+        >>> nothing = (np.zeros(0, np.int64), np.zeros((0, 4)), K, np.zeros((0, 4, 4)), None, None)
+        >>> picture = LabelledPicture("a wall", image, *nothing)
+        >>> PoseAugmentation().draw_move(np.random.default_rng(0), picture, (96, 64), []).size
+        (96, 64)
     """
 
     def __init__(self, settings: PoseAugmentationSettings | None = None) -> None:
