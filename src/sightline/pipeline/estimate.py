@@ -23,6 +23,7 @@ from sightline.objects.depth_refinement import settle_on_depth
 from sightline.objects.pose_errors import ErrorModel
 from sightline.objects.verification import Verification, verify_pose
 from sightline.pipeline.ambiguity import with_alternatives
+from sightline.pipeline.depth_candidates import poses_by_depth
 from sightline.pipeline.matcher import BoxFinder, Matcher, PictureFeatures
 from sightline.records import Correspondences, PoseEstimate, TriangleMesh
 
@@ -175,18 +176,30 @@ class PoseEstimator:
 
     def _candidates(self, picture: _Picture, card: ObjectCard, box: Tensor | None) -> list[FoundObject]:
         """Poses of one object in one place, until there are enough that are sure."""
+        candidates = self._by_depth(picture, card, box)
+        if len(_sure(candidates)) >= self.max_instances:
+            return candidates
         started = time.perf_counter()
         groups = self.matcher.match(picture.features, card, box=box, max_groups=4 + 2 * self.max_instances)
         matching = time.perf_counter() - started
-        if not groups:
+        candidates = [replace(one, seconds={"match": matching, **one.seconds}) for one in candidates]
+        if not (groups or candidates):
             return [_not_found(card, "too few matches agree on a place", {"match": matching})]
-        candidates: list[FoundObject] = []
         for group in groups:
             one = self._solve_group(picture, card, group)
             candidates.append(replace(one, seconds={"match": matching, **one.seconds}))
             if len(_sure(candidates)) >= self.max_instances:
                 break
         return candidates
+
+    def _by_depth(self, picture: _Picture, card: ObjectCard, box: Tensor | None) -> list[FoundObject]:
+        """Poses that the depth picture suggests in a box, whatever the matcher sees there."""
+        if picture.depth is None or box is None or card.mesh is None:
+            return []
+        started = time.perf_counter()
+        poses = poses_by_depth(card.mesh, picture.image, picture.camera, picture.depth, box, name=card.name)
+        seconds = {"depth": time.perf_counter() - started}
+        return [self._believed(picture, card, pose, check, None, seconds) for pose, check in poses]
 
     def _follow(self, picture: _Picture, card: ObjectCard, prior: Tensor) -> FoundObject:
         """From an expected pose: matches within a wide, then a narrow reach."""
@@ -266,16 +279,32 @@ class PoseEstimator:
             pose, check = self._align(picture, card.mesh, pose)
             score, reason = check.score, pose.reason
         seconds = {**seconds, "verify": time.perf_counter() - started}
+        return self._believed(
+            picture, card, replace(pose, score=score, reason=reason), check, matches, seconds
+        )
+
+    def _believed(
+        self,
+        picture: _Picture,
+        card: ObjectCard,
+        pose: PoseEstimate,
+        check: Verification | None,
+        matches: Correspondences | None,
+        seconds: dict[str, float],
+    ) -> FoundObject:
+        """A verified pose, or an invalid one that says what is against it."""
         doubt = ""
-        if pose.num_inliers < self.min_inliers:
+        if matches is not None and pose.num_inliers < self.min_inliers:
             doubt = f"{pose.num_inliers} inliers, at least {self.min_inliers} are asked for"
-        elif score < self.min_score:
-            doubt = f"the picture does not bear the pose out: score {score:.2f} below {self.min_score:.2f}"
+        elif pose.score < self.min_score:
+            doubt = (
+                f"the picture does not bear the pose out: score {pose.score:.2f} below {self.min_score:.2f}"
+            )
         if doubt:
             nothing = PoseEstimate.failure(doubt, name=card.name)
-            pose = replace(nothing, score=score, inliers=pose.inliers, residual_px=pose.residual_px)
+            pose = replace(nothing, score=pose.score, inliers=pose.inliers, residual_px=pose.residual_px)
         else:
-            pose = self._widened(picture, card, replace(pose, score=score, reason=reason))
+            pose = self._widened(picture, card, pose)
         box = projected_box(card, pose.cam_from_obj, picture.camera)
         return FoundObject(card, pose, box, matches, check, seconds)
 
