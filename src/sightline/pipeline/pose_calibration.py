@@ -276,7 +276,7 @@ def fit_pose_errors(claims: PoseClaims, *, with_depth: bool = False) -> PoseErro
     bounds = [(math.log(_SMALLEST), math.log(_LARGEST))] * len(best)
     for step in _STEPS:
         simplex = np.vstack([best, best + step * np.eye(len(best))])
-        options: dict[str, Any] = {"maxiter": 500, "xatol": 1e-3, "fatol": 1e-7, "initial_simplex": simplex}
+        options: dict[str, Any] = {"maxiter": 250, "xatol": 1e-2, "fatol": 1e-5, "initial_simplex": simplex}
         best = minimize(badness, best, method="Nelder-Mead", bounds=bounds, options=options).x
     fitted = model(best)
     return PoseErrors(**{name: round(value, 5) for name, value in vars(fitted).items()})
