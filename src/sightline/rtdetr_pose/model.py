@@ -151,7 +151,7 @@ class RTDETRPose(nn.Module):
         depth: Float[Tensor, "..."] | None = None,
         depth_valid: Shaped[Tensor, "..."] | None = None,
         *,
-        intrinsics: Float[Tensor, "b 3 3"] | None = None,
+        intrinsics: Float[Tensor, "..."] | None = None,
         targets: Targets | None = None,
         masked_predictions: bool = False,
     ) -> Outputs:
@@ -166,8 +166,8 @@ class RTDETRPose(nn.Module):
             depth: ``(B, 1, h, w)`` metres, of a model with ``depth_mode="fuse_mid"``; missing pixels hold 0,
                 NaN or infinity.
             depth_valid: ``(B,)`` pictures whose depth counts, or ``(B, 1, h, w)`` pixels.
-            intrinsics: pixels of ``x``. Without them the focal length is taken as the longer side and the
-                principal point as the picture's centre.
+            intrinsics: ``(B, 3, 3)`` pixels of ``x``. Without them the focal length is taken as the longer
+                side and the principal point as the picture's centre.
             targets: one dict a picture with ``labels (n,)`` and ``boxes (n, 4)``; in training they give the
                 denoising queries.
             masked_predictions: let the predictions come from the masked features too. Otherwise the encoder
@@ -204,7 +204,7 @@ class RTDETRPose(nn.Module):
         depth: Float[Tensor, "..."] | None = None,
         depth_valid: Shaped[Tensor, "..."] | None = None,
         *,
-        intrinsics: Float[Tensor, "b 3 3"] | None = None,
+        intrinsics: Float[Tensor, "..."] | None = None,
         targets: Targets | None = None,
         masked_predictions: bool = False,
     ) -> Outputs:

@@ -40,6 +40,9 @@ def decode_queries(
         neck: the hybrid encoder's maps, strides 8, 16 and 32.
         targets: one dict a picture with ``labels`` and ``boxes``; in training noisy copies of them are
             decoded beside the selected queries.
+
+    Raises:
+        ValueError: pictures with fewer cells than queries.
     """
     maps = [layer(level) for layer, level in zip(detector.decoder_input_proj, neck, strict=True)]
     shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
@@ -48,6 +51,11 @@ def decode_queries(
     cells = detector.enc_output(valid.to(memory.dtype) * memory)
     scores = detector.enc_score_head(cells)
     places = detector.enc_bbox_head(cells) + anchors
+    if cells.shape[1] < detector.config.num_queries:
+        raise ValueError(
+            f"expected pictures of at least {detector.config.num_queries} cells, one a query, got "
+            f"{cells.shape[1]}: take larger pictures or fewer queries"
+        )
     best = scores.max(-1).values.topk(detector.config.num_queries, dim=1).indices[..., None]
     references, enc_logits = (_rows(values, best) for values in (places, scores))
     enc_boxes = references.sigmoid()
