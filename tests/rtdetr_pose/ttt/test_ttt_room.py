@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sightline.rtdetr_pose.model import RTDETRPose
 from sightline.rtdetr_pose.reconstruction_losses import mim_reconstruction_loss
@@ -77,6 +78,27 @@ def test_the_backbone_runs_once_unless_it_adapts():
     assert results[1][1] > 3
     (cached, _), (whole, _) = results[0][0], results[1][0]
     torch.testing.assert_close(cached["logits"], whole["logits"])
+
+
+@pytest.mark.parametrize(("weights", "limit"), [({"mim": 1.0}, 0.6), ({"mim": 1.0, "entropy": 0.1}, 1.5)])
+def test_a_step_on_cached_features_costs_less_than_one_and_a_half_forwards(weights, limit):
+    torch.manual_seed(0)
+    model = RTDETRPose(5, 64, 50, enable_mim=True, backbone="tiny").eval()
+    x = pictures(1, size=192)
+    with torch.no_grad():
+        forward = operations(lambda: model(x))
+    counts = []
+    for steps in (1, 2):
+        spec = masked_spec(objective=weights, scope=preset("mim_safe").scope, steps=steps, repredict=False)
+        with Adapter(model, spec, objective=objective()) as a:
+            counts.append(operations(lambda a=a: a.step(x, geometry(1))))
+    assert 0.1 * forward < counts[1] - counts[0] < limit * forward
+
+
+def operations(call) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 def test_one_picture_at_a_time_is_the_mean_of_the_losses():

@@ -12,9 +12,14 @@ _NORM, _ADAPTERS = Scope(), Scope(select=("adapters",))
 PRESETS: dict[str, AdaptSpec] = {
     "safe": AdaptSpec(method=Tent(), scope=_NORM, lr=1e-3, reset=Episodic()),
     "adapter_only": AdaptSpec(method=Tent(), scope=_ADAPTERS, lr=1e-3, reset=OnTrigger()),
-    # A decoder that learnt at test time would lower the loss in the features' place.
+    # A decoder that learnt at test time would lower the loss in the features' place; a backbone that holds
+    # still is run once a batch.
     "mim_safe": AdaptSpec(
-        method=MaskedReconstruction(), scope=Scope(exclude=("mim.",)), lr=1e-3, steps=2, reset=Episodic()
+        method=MaskedReconstruction(),
+        scope=Scope(exclude=("mim.", "backbone")),
+        lr=1e-3,
+        steps=2,
+        reset=Episodic(),
     ),
     "cotta_safe": AdaptSpec(
         method=Cotta(momentum=0.99, views=4, confidence=0.7), scope=_NORM, lr=1e-3, reset=Every(n=200)
