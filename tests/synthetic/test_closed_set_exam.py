@@ -156,6 +156,15 @@ def test_false_alarms_cost_precision_and_strangers_do_not_count(pictures: list[E
         ClosedSetScorer(min_iou=0)
 
 
+def test_faint_false_alarms_cost_nothing(pictures: list[ExamPicture]):
+    scorer = ClosedSetScorer()
+    box = torch.tensor([5.0, 5, 90, 90])
+    for picture in pictures:
+        faint = [FoundPose(thing.name, 0.1, box) for thing in closed_set_objects()]
+        scorer.add(picture, [*faint, *answers(picture)])
+    assert scorer.report().figures["all"]["ap50"] == 1
+
+
 def test_other_tasks_point_here_and_the_exam_is_not_for_training():
     with pytest.raises(ValueError, match="closed_set_pictures"):
         exam_pictures("closed-set-pose")
