@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class AdaptedDetector:
             detector.model, spec, reader=reader, objective=objective, source_batches=batches
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> AdaptedDetector:
         return self
 
     def __exit__(
