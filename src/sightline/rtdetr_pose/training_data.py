@@ -94,7 +94,7 @@ class PoseSceneData:
         """What the model shall know, in the order of its labels."""
         if self.kind == "closed-set":
             return classes_of_objects(closed_set_objects())
-        return self._training_source.classes
+        return self.source.classes
 
     def training(self) -> PoseScenes:
         """New pictures in every epoch, or those of the data set in another look."""
@@ -102,7 +102,7 @@ class PoseSceneData:
         if settings is None:
             generated = self.kind == "closed-set"
             settings = PoseAugmentationSettings.of_generated() if generated else PoseAugmentationSettings()
-        source: PictureSource = self._training_source
+        source: PictureSource = self.source
         return PoseScenes(source, self.image_size, augmentation=PoseAugmentation(settings))
 
     def validation(self) -> PoseScenes:
@@ -116,7 +116,8 @@ class PoseSceneData:
         return PoseScenes(_Some(source, self.num_validation), self.image_size, fixed=True, seed=1)
 
     @cached_property
-    def _training_source(self) -> PictureSource:
+    def source(self) -> PictureSource:
+        """The training pictures, before augmentation."""
         if self.kind == "closed-set":
             source: PictureSource = GeneratedPictures(self._composites("train"), self.epoch_length)
             return source if self.share == 1 else _Repeated(source, round(self.share * self.epoch_length))
