@@ -53,7 +53,7 @@ def compare_operations(model: RTDETRPose) -> None:
     detector = count_operations(lambda: theirs(picture))
     own = count_operations(lambda: model(picture))
     with torch.device("meta"):
-        first, blank = SeedForm().eval(), torch.empty(1, 3, 640, 640)
+        first, blank = SeedForm().eval().requires_grad_(False), torch.empty(1, 3, 640, 640)
     seed = count_operations(lambda: first(blank))
     print(f"{'operations at 640 px':44}{'GFLOP':>10}{'ratio':>8}")
     print(f"{'transformers RT-DETRv2 R18, no pose':44}{detector:10.1f}{1:8.2f}")

@@ -214,7 +214,6 @@ def test_the_camera_in_the_outputs(model):
     with pytest.raises(ValueError, match="multiples of 32, got 100 x 64"):
         model(torch.rand(1, 3, 64, 100))
     with pytest.raises(ValueError, match="at least 8 cells, one a query, got"):
-        # 4 * 1 + 2 * 1 + 1 cells would need a picture of 32 x 8 px
         decode_queries(model.detector, [torch.rand(1, 32, 1, n) for n in (4, 2, 1)])
 
 
