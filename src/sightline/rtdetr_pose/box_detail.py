@@ -31,7 +31,7 @@ class BoxDetail(nn.Module):
     def __init__(self, channels: int, hidden_dim: int, *, cells: int = 8, depth: int = 32) -> None:
         super().__init__()
         self.cells = cells
-        self.sampling: Sampling = "grid_sample"
+        self.sampling: Sampling | str = "grid_sample"
         self.reduce = nn.Conv2d(channels, depth, 1)
         self.read = nn.Sequential(
             nn.Linear(cells * cells * depth, hidden_dim),
@@ -61,12 +61,12 @@ def _grid(boxes: Tensor, cells: int) -> Float[Tensor, "b q cells2 2"]:
     return boxes[..., None, :2] + offsets * boxes[..., None, 2:]
 
 
-def _sample(fine: Tensor, points: Tensor, sampling: Sampling) -> Float[Tensor, "b q features"]:
+def _sample(fine: Tensor, points: Tensor, sampling: Sampling | str) -> Float[Tensor, "b q features"]:
     batch, queries, count = points.shape[:3]
     if sampling == "gather":
         flat = points.flatten(1, 2)[:, :, None, None]
         cells = fine.flatten(2).transpose(1, 2)[:, :, None]
-        values = sample_levels(cells, [tuple(fine.shape[-2:])], flat, torch.ones_like(flat[..., 0]))
+        values = sample_levels(cells, [(fine.shape[-2], fine.shape[-1])], flat, torch.ones_like(flat[..., 0]))
         return values.reshape(batch, queries, -1)
     values = nn.functional.grid_sample(fine, (2 * points - 1).to(fine), align_corners=False)
     return values.permute(0, 2, 3, 1).reshape(batch, queries, count * fine.shape[1])

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sightline.formats.json_files import write_json
+from sightline.rtdetr_pose.box_detail import BoxDetail
 from sightline.rtdetr_pose.deformable_sampling import Sampling, replace_attention
 from sightline.rtdetr_pose.detector import STRIDES
 from sightline.rtdetr_pose.model import RTDETRPose
@@ -50,8 +51,9 @@ class PoseGraph(nn.Module):
         self.model = copy.deepcopy(model).eval()
         self.model.mim = None
         replace_attention(self.model.detector, sampling)
-        for heads in self.model.pose_heads:
-            heads.detail.sampling = sampling
+        for module in self.model.modules():
+            if isinstance(module, BoxDetail):
+                module.sampling = sampling
 
     @property
     def outputs(self) -> list[str]:

@@ -61,7 +61,7 @@ def read_rtdetr_pose_recipe(path: str | Path, *, data_folder: str | Path | None 
     if data_folder is not None:
         data_values["folder"] = data_folder
     data = PoseSceneData(**data_values)
-    values = {"num_classes": len(data.classes), **recipe["model"]}
+    values: dict[str, Any] = {"num_classes": len(data.classes), **recipe["model"]}
     model = _model(**values)
     loss = PoseLoss(**nested_values(path, "loss", recipe["loss"], {"costs": MatchCosts}))
     task = RTDETRPoseTask(model, data, loss)
@@ -100,7 +100,7 @@ def _model(
         backbone=backbone,
         detector=detector,
         mim_geom_channels=mim_geom_channels,
-        mim_target=mim_target,  # ty: ignore[invalid-argument-type]  # checked there
+        mim_target=mim_target,
     )
     if weights is not None:
         from sightline.rtdetr_pose.detection_weights import load_detection_weights
