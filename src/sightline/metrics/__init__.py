@@ -5,8 +5,8 @@ needs depth maps; ``pose_pairs`` lays estimates beside truths picture by picture
 ``average_distance`` turn those pairs into scores. ``coco`` is COCO's AP of boxes and masks, ``detection``
 what a user meets at one threshold, ``detected_poses`` how good the poses are of what is detected.
 ``keypoints`` has errors in pixels and metres. Below them all: ``matching`` (who found whom), ``curves``
-(areas below precision and recall), ``intervals`` (how sure a figure is), ``breakdown`` (overall and by object),
-``calibration`` (whether claimed covariances are right).
+(areas below precision and recall), ``intervals`` (how sure a figure is), ``breakdown`` (overall and by
+object), ``calibration`` (whether claimed covariances are right).
 
 Nothing here reads a file or renders: records and tensors in, numbers out. Metres, pixels, degrees where a
 name says so; float64 throughout.
