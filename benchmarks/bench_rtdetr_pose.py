@@ -16,7 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,11 +37,29 @@ def count_operations(run: Run) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def seconds(run: Run) -> float:
-    """Of one run."""
-    start = time.perf_counter()
+class Took(NamedTuple):
+    """Seconds on the clock, and of all processors: the second is fair where other programs run too."""
+
+    clock: float
+    processors: float
+
+
+def measure(run: Run) -> Took:
+    """One run."""
+    clock, processors = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return Took(time.perf_counter() - clock, time.process_time() - processors)
+
+
+def print_times(title: str, rows: dict[str, list[Took]], bound: str) -> None:
+    """Medians, and the ratio of the second row to the first."""
+    print(f"\n{title:44}{'seconds':>10}{'ratio':>8}{'CPU s':>10}{'ratio':>8}", flush=True)
+    first: Took | None = None
+    for name, taken in rows.items():
+        middle = Took(*(statistics.median(column) for column in zip(*taken, strict=True)))
+        first = first or middle
+        cells = (f"{a:10.3f}{a / b:8.2f}" for a, b in zip(middle, first, strict=True))
+        print(f"{name:44}{''.join(cells)}   {bound if middle is not first else ''}", flush=True)
 
 
 def compare_operations(model: RTDETRPose) -> None:
@@ -58,7 +76,7 @@ def compare_operations(model: RTDETRPose) -> None:
     print(f"{'operations at 640 px':44}{'GFLOP':>10}{'ratio':>8}")
     print(f"{'transformers RT-DETRv2 R18, no pose':44}{detector:10.1f}{1:8.2f}")
     print(f"{'RTDETRPose R18':44}{own:10.1f}{own / detector:8.3f}   at most 1.05")
-    print(f"{'first public form':44}{seed:10.1f}{seed / detector:8.1f}")
+    print(f"{'first public form':44}{seed:10.1f}{seed / detector:8.1f}", flush=True)
 
 
 def compare_forward(model: RTDETRPose, size: int, repeats: int) -> None:
@@ -69,13 +87,11 @@ def compare_forward(model: RTDETRPose, size: int, repeats: int) -> None:
         model(picture)
         first(torch.rand(1, 3, 64, 64))
         for _ in range(repeats):
-            ours.append(seconds(lambda: model(picture)))
-            theirs.append(seconds(lambda: first(picture)))
-            ours.append(seconds(lambda: model(picture)))
-    own, other = statistics.median(ours), statistics.median(theirs)
-    print(f"\n{f'forward at {size} px, batch 1':44}{'seconds':>10}{'ratio':>8}")
-    print(f"{'RTDETRPose R18':44}{own:10.3f}{1:8.1f}")
-    print(f"{'first public form':44}{other:10.3f}{other / own:8.1f}   at least 20 at 640 px")
+            ours.append(measure(lambda: model(picture)))
+            theirs.append(measure(lambda: first(picture)))
+            ours.append(measure(lambda: model(picture)))
+    rows = {"RTDETRPose R18": ours, "first public form": theirs}
+    print_times(f"forward at {size} px, batch 1", rows, "at least 20 at 640 px")
 
 
 def compare_adaptation(model: RTDETRPose, size: int, repeats: int) -> None:
@@ -103,12 +119,10 @@ def compare_adaptation(model: RTDETRPose, size: int, repeats: int) -> None:
     step()
     steps, passes = [], []
     for _ in range(2 * repeats):
-        passes.append(seconds(predict))
-        steps.append(seconds(step))
-    one, whole = statistics.median(steps), statistics.median(passes)
-    print(f"\n{f'adaptation at {size} px, batch 1':44}{'seconds':>10}{'ratio':>8}")
-    print(f"{'whole forward pass':44}{whole:10.3f}{1:8.2f}")
-    print(f"{'step of masked reconstruction, cached':44}{one:10.3f}{one / whole:8.2f}   below 1.5")
+        passes.append(measure(predict))
+        steps.append(measure(step))
+    rows = {"whole forward pass": passes, "step of masked reconstruction, cached": steps}
+    print_times(f"adaptation at {size} px, batch 1", rows, "below 1.5")
 
 
 def main() -> None:
