@@ -86,3 +86,11 @@ def test_the_model_beside_the_weights_is_taken_up(tmp_path, monkeypatch):
     write_error_model(tmp_path / "mine.errors.json", model)
     own = MatcherChoice("vpog", tmp_path / "mine.safetensors")
     assert estimators._read_errors(own) == model
+
+
+def test_claims_are_collected_from_pictures():
+    colour, depth = collect_claims(EstimatorMaker(), split="development", limit=1)
+    for claims in (colour, depth):
+        assert len(claims) == len(claims.score) == len(claims.objects) <= claims.num_valid
+        assert bool((claims.score > 0).all())
+    assert len(depth) > 0

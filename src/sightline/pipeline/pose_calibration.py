@@ -230,8 +230,9 @@ class _Claims:
         turn, shift = log(wanted[:3, :3] @ pose.R.mT), wanted[:3, 3] - pose.t
         diameter = torch.tensor(card.diameter, dtype=torch.float64)
         if bool(in_right_mode(torch.rad2deg(turn.norm()), shift.norm() / diameter)):
-            middle = card.center.double()
-            self.rows.append((torch.cat([turn, shift]), pose.covariance, pose.cam_from_obj, middle, diameter))
+            middle, score = card.center.double(), torch.tensor(pose.score, dtype=torch.float64)
+            row = (torch.cat([turn, shift]), pose.covariance, pose.cam_from_obj, middle, diameter, score)
+            self.rows.append(row)
             self.objects.append(card.name)
 
     def stacked(self) -> PoseClaims:
