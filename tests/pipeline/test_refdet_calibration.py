@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from sightline.cli.main import main
 from sightline.formats.images import read_image, write_image
 from sightline.nn.checkpoint import read_config, save_model
+from sightline.objects.onboard import onboard_mesh
+from sightline.pipeline import exam_refdet
 from sightline.pipeline.refdet_banks import make_banks
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.presence import PresenceCurve
@@ -74,7 +77,8 @@ def test_new_weights_alarm_as_rarely_as_asked(weights, photos, negatives, tmp_pa
     assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
 
 
-def test_generated_task_gives_recall_too(weights, tmp_path, capsys):
+def test_generated_task_gives_recall_too(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(exam_refdet, "onboard_mesh", partial(onboard_mesh, template_size=64))
     output = tmp_path / "calibrated.safetensors"
     assert calibrate(weights, output, "--limit", "6", "--false-alarms", "0.4") == 0
     printed = capsys.readouterr().out

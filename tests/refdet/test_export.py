@@ -96,11 +96,12 @@ def model() -> ConvNeXtRefDet:
 @pytest.mark.parametrize("size", [(96, 64), (64, 96), (32, 32)])
 def test_suppression_in_the_graph_is_that_of_decoding(model, size):
     onboard = OnboardGraph(model)
-    bank = onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))
+    *bank, likeness = onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))
+    assert 0 < float(likeness) < 2  # of two templates, summed over two levels
     search = torch.rand(2, 3, *size)
     threshold = 0.01
     graph = DetectGraph(model, onboard.names, max_detections=200, suppress=True, score_threshold=threshold)
-    boxes, scores = graph(search, bank)
+    boxes, scores = graph(search, tuple(bank))
     assert boxes.shape == (2, 200, 4)
     maps = model.detect_maps(search, TemplateBank.from_tensors(dict(zip(onboard.names, bank, strict=True))))
     expected = decode_maps(maps, score_threshold=threshold, max_detections=200)

@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from sightline.formats.refdet_templates import TemplatePicture
+from sightline.objects.card_files import load_card, save_card
+from sightline.objects.photos import onboard_flat
 from sightline.refdet.bank_detector import DetectorSettings
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.reference_detector import ReferenceDetector
@@ -18,8 +22,10 @@ from sightline.refdet.second_look import (
     crop_regions,
     cut_crops,
     fit_rescoring,
+    joined_logits,
     look_again,
     look_twice,
+    own_likeness,
     rescored,
 )
 from sightline.refdet.selection import Proposals
@@ -85,24 +91,76 @@ def test_the_best_places_are_looked_at_once_each(detector):
 def test_both_looks_make_one_probability(detector):
     model = ConvNeXtRefDet(**detector.model.config)
     boxes = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9]]).double()
-    looked = Looked(boxes, torch.tensor([1.0, -1.0]).double(), torch.tensor([2.0, 4.0]).double())
+    said = torch.tensor([[1.0, -1.0], [2.0, 4.0], [0.8, 0.8]]).double()
+    looked = Looked(boxes, *said)
     assert torch.allclose(rescored(model, looked).scores, looked.logits.sigmoid())  # until it is fitted
-    model.rescoring.copy_(torch.tensor([-3.0, 0.5, 1.0]))
+    model.rescoring.copy_(torch.tensor([-3.0, 0.6, 0.5, 1.0, 0.0]))
     assert torch.allclose(rescored(model, looked).scores, torch.tensor([-0.5, 0.5]).double().sigmoid())
+    # templates that are more alike than usual ask for more
+    model.rescoring.copy_(torch.tensor([-3.0, 0.6, 0.5, 1.0, -5.0]))
+    assert torch.allclose(rescored(model, looked).scores, torch.tensor([-1.5, -0.5]).double().sigmoid())
+    single = looked._replace(likeness=torch.zeros(2).double())  # of which nothing is known
+    assert torch.allclose(rescored(model, single).scores, torch.tensor([-0.5, 0.5]).double().sigmoid())
 
 
 def test_the_fit_finds_the_weights_that_made_the_labels():
     generator = torch.Generator().manual_seed(2)
-    logits, evidence = (3 * torch.randn(20_000, generator=generator).double() for _ in range(2))
-    true = torch.tensor([-1.0, 0.5, 1.5]).double()
-    odds = true[0] + true[1] * logits + true[2] * (evidence + 10)
-    right = torch.rand(len(odds), generator=generator) < (odds - 15).sigmoid()
-    weights = fit_rescoring(logits, evidence + 10, right)
-    assert torch.allclose(weights, torch.tensor([-16.0, 0.5, 1.5]).double(), atol=0.15, rtol=0.05)
-    divided = fit_rescoring(torch.zeros(40).double(), torch.arange(40).double(), torch.arange(40) > 20)
+    columns = 3 * torch.randn(20_000, 4, generator=generator).double()
+    columns[:, 1] += 10
+    columns[:, 2] = 2 + columns[:, 2] / 3
+    columns[::10, 2] = 0  # objects of a single template
+    true = torch.tensor([-16.0, 2.0, 0.5, 1.5, -1.0, 0.7]).double()
+    right = torch.rand(len(columns), generator=generator) < joined_logits(columns, true).sigmoid()
+    weights = fit_rescoring(columns, right)
+    assert torch.allclose(weights, true, atol=0.15, rtol=0.05)
+    assert float(weights[1]) == pytest.approx(float(columns[:, 2][columns[:, 2] != 0].mean()))
+    divided = fit_rescoring(torch.arange(120).view(40, 3).double(), torch.arange(40) > 20)
     assert divided.isfinite().all()
     with pytest.raises(ValueError, match="both kinds"):
-        fit_rescoring(logits, evidence, torch.ones(len(logits), dtype=torch.bool))
+        fit_rescoring(columns, torch.ones(len(columns), dtype=torch.bool))
+
+
+def test_likeness_is_of_different_templates(detector):
+    generator = torch.Generator().manual_seed(3)
+    pictures = torch.rand(4, 3, 64, 64, generator=generator)
+    pictures[1] = pictures[0]
+    bank = detector.model.encode_templates(
+        pictures[None].expand(3, -1, -1, -1, -1),
+        valid=torch.tensor([[1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 1]]).bool(),
+    )
+    twins, strangers, single = own_likeness(detector.model, bank).tolist()
+    levels = len(detector.model.late_strides)
+    assert twins == pytest.approx(levels, abs=1e-4)  # each finds itself in the other
+    assert 0 < strangers < 0.99 * levels
+    assert single == 0
+    # what a picture finds in another is what the second look finds in a crop of it
+    pair = detector.model.encode_templates(pictures[2:][None])
+    sharpness = detector.model.log_sharpness.detach().exp()
+    one, other = (detector.model.encode_templates(each[None, None]) for each in pictures[2:])
+    with torch.no_grad():
+        there = look_again(detector.model, pictures[3:], one).evidence
+        back = look_again(detector.model, pictures[2:3], other).evidence
+    expected = float((there + back) / 2 / sharpness)
+    assert own_likeness(detector.model, pair).tolist() == pytest.approx([expected], abs=1e-4)
+
+
+def test_a_bank_of_an_earlier_version_gets_its_likeness(detector, tmp_path):
+    front, back = checks(60, 60), checks(60, 60)[::-1].copy()
+    flat = [onboard_flat(torch.from_numpy(each), 0.1, name="thing") for each in (front, back)]
+    card = replace(flat[0], templates=tuple(each.templates[0] for each in flat))
+    save_card(card, tmp_path / "thing")
+    card = load_card(tmp_path / "thing")
+    bank = detector.onboard_card(card)
+    assert bank.likeness is not None
+    assert float(bank.likeness) > 0
+    (path,) = (tmp_path / "thing" / "features").iterdir()
+    with safe_open(path, framework="pt") as stored:
+        metadata = stored.metadata()
+    tensors = load_file(path)
+    kept = tensors.pop("likeness")
+    assert torch.equal(kept, bank.likeness)
+    save_file(tensors, path, metadata=metadata)
+    assert torch.allclose(detector.onboard_card(card).likeness, kept)
 
 
 def test_a_detector_looks_twice_once_it_has_learned_to(detector):
@@ -112,7 +170,7 @@ def test_a_detector_looks_twice_once_it_has_learned_to(detector):
     image = checks(120, 90)
     banks = {"thing": own.onboard([TemplatePicture(image[10:50, 20:70])])}
     once = own.detect(image, banks)
-    model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    model.rescoring.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]))
     twice = own.detect(image, banks)
     assert 0 < len(twice) <= own.settings.second_looks < len(once)
     regions = crop_regions(twice.boxes[:1], own.settings.template_size)
@@ -127,7 +185,7 @@ def test_a_detector_looks_twice_once_it_has_learned_to(detector):
 def test_fingerprints_are_of_what_makes_banks(detector):
     model = ConvNeXtRefDet(**detector.model.config)
     model.load_state_dict(detector.model.state_dict())
-    model.rescoring.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    model.rescoring.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]))
     assert ReferenceDetector(model).fingerprint == detector.fingerprint
     refining = ConvNeXtRefDet(**dict(detector.model.config, refine_boxes=True))
     refining.load_state_dict(model.state_dict(), strict=False)

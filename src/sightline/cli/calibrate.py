@@ -17,6 +17,7 @@ def calibrate_detector(
     false_alarms: float = 0.05,
     min_iou: float = 0.5,
     device: str = "cpu",
+    detector: Literal["refdet", "hybrid"] = "refdet",
 ) -> None:
     """Find the score threshold of a reference detector for a rate of false alarms.
 
@@ -33,10 +34,12 @@ def calibrate_detector(
         false_alarms: the rate that is not to be exceeded, of one object in one picture without it.
         min_iou: the overlap that makes a detection right, for the recall on the generated task.
         device: cpu or cuda.
+        detector: refdet, or hybrid, which reads key points too; the file keeps what both have learned.
     """
     from rich.progress import track
 
     from sightline.cli.console import make_console
+    from sightline.pipeline.hybrid_detector import HybridDetector
     from sightline.pipeline.refdet_calibration import (
         calibrate_on_exam,
         calibrate_on_negatives,
@@ -60,16 +63,19 @@ def calibrate_detector(
         raise ValueError(f"--false-alarms: expected a rate between 0 and 1, such as 0.05, got {false_alarms}")
     if not 0 < min_iou <= 1:
         raise ValueError(f"--min-iou: expected a number in (0, 1], got {min_iou}")
-    detector = ReferenceDetector.from_checkpoint(weights, device=device)
+    if detector == "hybrid":
+        # the generated task says how to weigh key points; without it that must be known
+        make = HybridDetector.to_calibrate if negatives is None else HybridDetector.from_checkpoint
+        judged = make(weights, device=device)
+    else:
+        judged = ReferenceDetector.from_checkpoint(weights, device=device)
     if negatives is not None and card:
-        found = calibrate_on_negatives(
-            detector, card, negatives, false_alarms=false_alarms, progress=progress
-        )
+        found = calibrate_on_negatives(judged, card, negatives, false_alarms=false_alarms, progress=progress)
     else:
         found = calibrate_on_exam(
-            detector, split=split, limit=limit, false_alarms=false_alarms, min_iou=min_iou, progress=progress
+            judged, split=split, limit=limit, false_alarms=false_alarms, min_iou=min_iou, progress=progress
         )
-    write_calibrated(weights, detector, found.presence, output)
+    write_calibrated(weights, judged, found.presence, output)
     presence = found.presence
     low, high = presence.interval
     alarms = f"{presence.num_alarms} of {presence.num_empty} ({low:.3f} to {high:.3f})"

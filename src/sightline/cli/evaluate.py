@@ -21,7 +21,7 @@ def evaluate(
         "bop",
     ],
     matcher: Literal["sift", "vpog"] = "sift",
-    detector: Literal["sift", "refdet"] = "sift",
+    detector: Literal["sift", "refdet", "hybrid"] = "sift",
     weights: Path | None = None,
     mode: Literal["cluster", "global", "global-fast"] | None = None,
     device: str = "cpu",
@@ -52,15 +52,15 @@ def evaluate(
     Args:
         task: one of the exam's, or bop.
         matcher: what sits the exams of poses.
-        detector: what sits the exam of detection.
+        detector: what sits the exam of detection; hybrid is refdet with key points beside it.
         weights: of a learned matcher or detector; those of the package unless given.
         mode: how vpog looks at a crop; see pose.
         device: of vpog, cpu or cuda.
         swapped: look for each object with the views of another: a control that must fail.
         shuffled_poses: of poses, say of each template that it shows another side: a control that must fail.
         with_depth: of poses, give the depth pictures too.
-        min_score: of refdet, the score from which a detection counts in the figures at a threshold; that of
-            the weights unless given.
+        min_score: of refdet and hybrid, the score from which a detection counts in the figures at a
+            threshold; that of the weights unless given.
         min_iou: in the exam of detection, the overlap that makes a detection right at a threshold; AP has its
             own.
         output: folder for figures.json and a plot: of detection precision and recall, of poses how often the
@@ -141,14 +141,14 @@ def evaluate(
     _refuse(task, refined=refined, ttt=ttt is not None, corruption=corruption is not None)
     if swapped and shuffled_poses:
         raise ValueError("--swapped, --shuffled-poses: expected one control at a time, got both")
-    if detector == "refdet":
+    if detector in ("refdet", "hybrid"):
         from sightline.pipeline.exam_refdet import run_refdet_exam
         from sightline.refdet.shipped import shipped_weights
 
         if task != "exam-detection":
-            raise ValueError(f"--detector refdet: expected the task exam-detection, got {task}")
+            raise ValueError(f"--detector {detector}: expected the task exam-detection, got {task}")
         _refuse(
-            f"--detector refdet on {task}",
+            f"--detector {detector} on {task}",
             matcher=matcher != "sift",
             mode=mode is not None,
             device=device != "cpu",
@@ -158,6 +158,7 @@ def evaluate(
         weights = weights or shipped_weights()
         run = run_refdet_exam(
             weights,
+            hybrid=detector == "hybrid",
             split=split,
             limit=limit,
             swapped=swapped,
@@ -165,7 +166,7 @@ def evaluate(
             min_iou=min_iou,
             progress=progress,
         )
-        who = f"refdet {weights.stem}"
+        who = f"{detector} {weights.stem}"
     else:
         from sightline.pipeline.estimators import EstimatorMaker, MatcherChoice
         from sightline.pipeline.exam_run import run_exam
@@ -216,7 +217,9 @@ def _print_run(console: Any, run: ExamRun, what: str) -> None:  # noqa: ANN401 -
     console.print(Table(("figure", *halves), cells[1:], (False, *[True] * len(halves))).rich())
     if report.by_object:
         columns, rows = report.object_table()
-        console.print(Table(columns, rows, (False, *[True] * (len(columns) - 1))).rich(width=118))
+        if len(columns) > len(rows):  # few objects with many figures are read better side by side
+            columns, *rows = zip(columns, *rows, strict=True)
+        console.print(Table(columns, tuple(rows), (False, *[True] * (len(columns) - 1))).rich(width=118))
     crop = (
         "" if math.isnan(run.object_seconds) else f" and {run.object_seconds:.2f} s an object in it (medians)"
     )

@@ -140,7 +140,7 @@ def detect(
     instances: int = 4,
     min_score: float | None = None,
     format: Literal["json", "coco", "bop"] = "json",
-    detector: Literal["sift", "refdet", "rtdetr-pose"] = "sift",
+    detector: Literal["sift", "refdet", "hybrid", "rtdetr-pose"] = "sift",
     weights: list[Path] | None = None,
     device: str = "cpu",
     tiles: int | Literal["auto", "off"] = "off",
@@ -174,15 +174,16 @@ def detect(
             detector's own.
         format: coco and bop add the files that these evaluations take to detections.json.
         detector: sift finds printed objects by their key points; refdet is learned and
-            needs no print; rtdetr-pose is trained for a closed set of objects, finds them without cards, and
-            says their poses too, for which it needs the camera.
+            needs no print; hybrid is refdet that reads key points too, the surest of these; rtdetr-pose is
+            trained for a closed set of objects, finds them without cards, and says their poses too, for which
+            it needs the camera.
         weights: of rtdetr-pose or refdet, a .safetensors file; of several of refdet the opinions are fused.
             Those of the package unless given.
         device: of refdet, cpu or cuda.
         tiles: with refdet, search large pictures in parts too: how many along the limiting side, or auto for
             the picture's own resolution.
-        flip: with refdet, search the mirrored picture too, with mirrored templates.
-        scales: with refdet, search at these sizes, 1 being the trained one, and fuse the opinions.
+        flip: with refdet alone, search the mirrored picture too, with mirrored templates.
+        scales: with refdet alone, search at these sizes, 1 being the trained one, and fuse the opinions.
         negatives: with refdet, cards or folders of photographs of look-alikes: what they explain better is
             not reported.
         share_places: with refdet, whether different objects may be reported at one place; otherwise the one
@@ -225,22 +226,22 @@ def detect(
     if not card:
         raise ValueError("--card: expected at least one card, got none")
 
-    if detector == "refdet":
-        from sightline.pipeline.refdet_detection import run_refdet_detection
+    if detector in ("refdet", "hybrid"):
+        from sightline.pipeline.refdet_detection import open_detector, run_refdet_detection
         from sightline.pipeline.refdet_video import run_refdet_video
         from sightline.pipeline.sources import open_source
-        from sightline.refdet.ensemble import DetectorEnsemble
         from sightline.refdet.shipped import shipped_weights
         from sightline.refdet.video import TrackSettings
 
         followed = sequence or open_source(source).is_video
         if followed and format != "json":
             raise ValueError(f"--format {format}: expected pictures, the detections of a video are json")
-        found_by = DetectorEnsemble.from_checkpoints(
+        found_by = open_detector(
             weights or [shipped_weights()],
+            with_key_points=detector == "hybrid",
             device=device,
             flip=flip,
-            scales=scales or (1.0,),
+            scales=scales,
             tiles=tiles,
             **({"rival_iou": None} if share_places else {}),
         )

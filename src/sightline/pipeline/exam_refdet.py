@@ -11,7 +11,8 @@ import torch
 
 from sightline.objects.onboard import onboard_mesh
 from sightline.pipeline.exam_run import ExamRun, Progress
-from sightline.refdet.bank import TemplateBank
+from sightline.pipeline.hybrid_detector import HybridDetector
+from sightline.refdet.bank_detector import Bank, BankDetector
 from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.synthetic import DetectionScorer, SyntheticObject, exam_objects, exam_pictures
 from sightline.synthetic.exam import ExamPictures
@@ -39,6 +40,7 @@ class Sitting:
 def run_refdet_exam(
     weights: str | Path,
     *,
+    hybrid: bool = False,
     split: str = "exam",
     limit: int | None = None,
     num_views: int = 42,
@@ -51,6 +53,7 @@ def run_refdet_exam(
 
     Args:
         weights: of the detector.
+        hybrid: whether key points are read too.
         split: ``exam``, or ``development`` for everything that is tuned.
         limit: how many pictures; all unless given.
         num_views: views of each object in its bank.
@@ -67,7 +70,8 @@ def run_refdet_exam(
         ValueError: weights of another model, an unknown split, a threshold that is none, or too few objects
             to be swapped.
     """
-    detector = ReferenceDetector.from_checkpoint(weights)
+    kind = HybridDetector if hybrid else ReferenceDetector
+    detector = kind.from_checkpoint(weights)
     threshold = detector.settings.score_threshold if min_score is None else min_score
     sat = sit_refdet_exam(
         detector,
@@ -85,12 +89,12 @@ def run_refdet_exam(
 
 
 def sit_refdet_exam(
-    detector: ReferenceDetector,
+    detector: BankDetector[Bank],
     *,
     split: str,
     limit: int | None = None,
     num_views: int = 42,
-    banks: Mapping[str, TemplateBank] | None = None,
+    banks: Mapping[str, Bank] | None = None,
     swapped: bool = False,
     threshold: float | None = None,
     min_iou: float = 0.5,
@@ -140,13 +144,13 @@ def sit_refdet_exam(
 
 
 def onboard_exam(
-    detector: ReferenceDetector,
+    detector: BankDetector[Bank],
     pictures: ExamPictures,
     *,
     split: str,
     num_views: int = 42,
     progress: Progress = lambda items, *_: items,
-) -> dict[str, TemplateBank]:
+) -> dict[str, Bank]:
     """The banks of all objects that some of the exam's pictures ask for, by name.
 
     Args:
@@ -168,8 +172,6 @@ def _asked_for(pictures: ExamPictures, split: str) -> list[SyntheticObject]:
     return [thing for thing in exam_objects("detection", split) if thing.name in wanted]
 
 
-def _bank(detector: ReferenceDetector, thing: SyntheticObject, num_views: int) -> TemplateBank:
-    card = onboard_mesh(
-        thing.mesh, name=thing.name, num_views=num_views, template_size=detector.settings.template_size[0]
-    )
+def _bank(detector: BankDetector[Bank], thing: SyntheticObject, num_views: int) -> Bank:
+    card = onboard_mesh(thing.mesh, name=thing.name, num_views=num_views, symmetries=thing.symmetries)
     return detector.onboard_card(card, max_templates=num_views)

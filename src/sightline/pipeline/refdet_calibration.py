@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,14 +15,16 @@ from sightline.geometry.boxes import iou_matrix
 from sightline.nn.checkpoint import read_config, save_model
 from sightline.pipeline.exam_refdet import onboard_exam, sit_refdet_exam
 from sightline.pipeline.exam_run import Progress
+from sightline.pipeline.hybrid_detector import EXTRA, HybridDetector
 from sightline.pipeline.refdet_banks import make_banks
 from sightline.pipeline.sources import open_source
-from sightline.refdet.bank import TemplateBank
 from sightline.refdet.presence import PresenceThreshold, calibrate_presence
 from sightline.refdet.reference_detector import ReferenceDetector
 from sightline.refdet.second_look import fit_rescoring
 from sightline.synthetic import ExamReport, exam_pictures
 from sightline.synthetic.exam import ExamPicture
+
+Calibrated = ReferenceDetector | HybridDetector
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class DetectorCalibration:
 
 
 def calibrate_on_negatives(
-    detector: ReferenceDetector,
+    detector: Calibrated,
     references: Sequence[Path],
     negatives: Path,
     *,
@@ -82,7 +85,7 @@ def calibrate_on_negatives(
 
 
 def calibrate_on_exam(
-    detector: ReferenceDetector,
+    detector: Calibrated,
     *,
     split: str = "development",
     limit: int | None = None,
@@ -112,11 +115,13 @@ def calibrate_on_exam(
         raise ValueError("split: expected development or train, nothing is tuned on the exam")
     count = len(exam_pictures("detection", split, limit))
     # the threshold's promise holds for scores that were joined on other pictures
-    pictures = exam_pictures("detection", split, count + -(-count // 2))
+    pictures = exam_pictures("detection", split, 2 * count)
     banks = onboard_exam(detector, pictures, split=split, num_views=num_views, progress=progress)
     rest = range(count, len(pictures))
     others = (pictures[index] for index in progress(rest, "looking twice", len(rest)))
-    detector.model.rescoring.copy_(join_looks(detector, others, banks, min_iou=min_iou))
+    joined = join_looks(detector, others, banks, min_iou=min_iou)
+    if joined is not None:
+        detector.learn(joined)
     sat = sit_refdet_exam(detector, split=split, limit=count, banks=banks, min_iou=min_iou, progress=progress)
     presence = calibrate_presence(sat.scorer.empty_scores(), false_alarms)
     sat.scorer.threshold = presence.threshold
@@ -124,13 +129,13 @@ def calibrate_on_exam(
 
 
 def join_looks(
-    detector: ReferenceDetector,
+    detector: Calibrated,
     pictures: Iterable[ExamPicture],
-    banks: Mapping[str, TemplateBank],
+    banks: Mapping[str, Any],
     *,
     min_iou: float = 0.5,
-) -> Float[Tensor, "3"]:
-    """How much the first look and the second say about being right.
+) -> Float[Tensor, " weights"] | None:
+    """How much each thing that a detector sees of a place says about being right.
 
     Args:
         detector: whose looks are judged one by one.
@@ -139,31 +144,27 @@ def join_looks(
         min_iou: the intersection over union that makes a place right.
 
     Returns:
-        What :func:`~sightline.refdet.second_look.fit_rescoring` gives; what the detector has already where
-        all places are right or all wrong.
+        What :func:`~sightline.refdet.second_look.fit_rescoring` gives; None where all places are right or
+        all wrong, of which nothing can be learned.
     """
-    places, right = [], []
+    columns, right = [], []
     for picture in pictures:
         image, boxes = picture.scene.image, picture.boxes
         for name in picture.wanted:
-            once = detector.look_once(image, [banks[name]], score_threshold=0.0)
-            seen = detector.look_twice(image, once[0], banks[name])
-            places.append(seen)
+            (seen,) = detector.look(image, [banks[name]])
+            columns.append(seen.columns)
             overlap = iou_matrix(seen.boxes, boxes.double())
             right.append((overlap >= min_iou).any(1))
     labels = torch.cat(right)
     if bool(labels.all()) or not bool(labels.any()):
-        return detector.model.rescoring.clone()
-    logits, evidence = (
-        torch.cat([getattr(each, name) for each in places]) for name in ("logits", "evidence")
-    )
-    return fit_rescoring(logits, evidence, labels)
+        return None
+    return fit_rescoring(torch.cat(columns), labels)
 
 
-def write_calibrated(
-    weights: Path, detector: ReferenceDetector, presence: PresenceThreshold, output: Path
-) -> None:
+def write_calibrated(weights: Path, detector: Calibrated, presence: PresenceThreshold, output: Path) -> None:
     """Write weights that know their threshold, and the curve for other rates.
+
+    What the learned detector and the hybrid one have learned stands side by side in one file.
 
     Args:
         weights: the file that the detector was read from, whose other values stay.
@@ -175,5 +176,10 @@ def write_calibrated(
         ValueError: another suffix.
     """
     stored = read_config(weights)
-    extra = {**stored.extra, **presence.curve.to_extra(presence.rate)}
-    save_model(output, detector.model, stored.config, extra)
+    found = presence.curve.to_extra(presence.rate)
+    if isinstance(detector, HybridDetector):
+        found = {EXTRA: {"rescoring": detector.rescoring.tolist(), **found}}
+        model = detector.learned.model
+    else:
+        model = detector.model
+    save_model(output, model, stored.config, {**stored.extra, **found})

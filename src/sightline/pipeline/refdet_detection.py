@@ -12,12 +12,48 @@ from rich.progress import track as progress_bar
 from sightline.formats.images import write_image
 from sightline.formats.result_records import ImageResult
 from sightline.pipeline.detection_files import DetectionFormat, write_detections
+from sightline.pipeline.hybrid_detector import HybridDetector
 from sightline.pipeline.refdet_banks import Bank, make_banks, make_thumbnails
 from sightline.pipeline.sources import open_source
 from sightline.refdet.bank_detector import BankDetector
+from sightline.refdet.ensemble import DetectorEnsemble
 from sightline.vis.overlays import draw_detections
 from sightline.vis.palette import object_colors
 from sightline.vis.reference_strip import draw_reference_strip
+
+
+def open_detector(
+    weights: Sequence[Path],
+    *,
+    with_key_points: bool = False,
+    device: str = "cpu",
+    flip: bool = False,
+    scales: Sequence[float] | None = None,
+    **settings: object,
+) -> DetectorEnsemble | HybridDetector:
+    """The detector that the options of a verb name.
+
+    Args:
+        weights: files; of several the opinions are fused.
+        with_key_points: whether print is read too (:class:`HybridDetector`).
+        device: where it runs.
+        flip: whether mirrored pictures are searched too.
+        scales: of the network's picture; 1 alone unless given.
+        **settings: fields of :class:`~sightline.refdet.bank_detector.DetectorSettings`.
+
+    Raises:
+        FileNotFoundError: no such file of weights.
+        ValueError: another model, or options that do not go with key points.
+    """
+    if not with_key_points:
+        return DetectorEnsemble.from_checkpoints(
+            weights, device=device, flip=flip, scales=scales or (1.0,), **settings
+        )
+    if flip or scales or len(weights) > 1:
+        raise ValueError(
+            "--flip, --scales, several --weights: expected with --detector refdet, got --detector hybrid"
+        )
+    return HybridDetector.from_checkpoint(weights[0], device=device, **settings)
 
 
 def run_refdet_detection(
@@ -72,7 +108,7 @@ def run_refdet_detection(
         path = output / ("overlay.png" if len(source) == 1 else f"{stem}_overlay.png")
         drawn = draw_detections(frame.image, found, colors=colors)
         write_image(path, draw_reference_strip(drawn, shown, colors=colors))
-    meta = {"detector": f"refdet {detector.name}", "score_threshold": threshold}
+    meta = {"detector": detector.title, "score_threshold": threshold}
     write_detections(output, results, meta, names=list(banks), source=source_path, form=form)
     total = sum(len(result.objects) for result in results)
     console.print(f"{output}: {total} objects in {len(results)} pictures", highlight=False, soft_wrap=True)

@@ -82,7 +82,7 @@ def run_refdet_video(
     others = list(make_banks(detector, negatives).values())
     fps = source.fps if source.is_video else None
     names, colors = sorted(banks), object_colors(banks)
-    meta = {"detector": f"refdet {detector.name}", "frames_per_second": fps}
+    meta = {"detector": detector.title, "frames_per_second": fps}
     output.mkdir(parents=True, exist_ok=True)
     best, shown = [], {name: [] for name in banks}
     with (

@@ -40,6 +40,7 @@ class LevelBank:
 FIELDS = tuple(field.name for field in fields(LevelBank))
 PER_TEMPLATE = ("descriptors", "cells", "cell_shares")
 """The tensors of a level that have one entry for each template."""
+_LIKENESS = "likeness"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class TemplateBank:
     Args:
         levels: the pyramid's levels by their stride.
         part_valid: ``(k, n, parts)`` which descriptors count: not those of padding or of empty cells.
+        likeness: ``(k,)`` how much an object's templates are alike
+            (:func:`~sightline.refdet.second_look.own_likeness`); None where nobody has asked yet.
 
     Example:
         >>> level = LevelBank(torch.zeros(1, 2, 3, 10, 8), torch.zeros(1, 4, 7, 7), torch.ones(1, 1, 7, 7),
@@ -61,6 +64,7 @@ class TemplateBank:
 
     levels: Mapping[int, LevelBank]
     part_valid: Bool[Tensor, "k n parts"]
+    likeness: Float[Tensor, " k"] | None = None
 
     @property
     def num_objects(self) -> int:
@@ -79,7 +83,8 @@ class TemplateBank:
             for stride, level in self.levels.items()
             for field in FIELDS
         }
-        return {"part_valid": self.part_valid, **named}
+        known = {} if self.likeness is None else {_LIKENESS: self.likeness}
+        return {"part_valid": self.part_valid, **named, **known}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> TemplateBank:
@@ -92,8 +97,10 @@ class TemplateBank:
             The bank.
 
         Raises:
-            ValueError: if a tensor is missing or foreign.
+            ValueError: if a tensor is missing or foreign; the likeness alone may be missing.
         """
+        likeness = tensors.get(_LIKENESS)
+        tensors = {name: tensor for name, tensor in tensors.items() if name != _LIKENESS}
         prefixes = {name.split(".")[0] for name in tensors if name.startswith("level")}
         strides = sorted(int(prefix.removeprefix("level")) for prefix in prefixes)
         expected = {"part_valid"} | {f"level{s}.{field}" for s in strides for field in FIELDS}
@@ -101,7 +108,7 @@ class TemplateBank:
             wrong = sorted(expected ^ set(tensors)) or ["level<stride>.*"]
             raise ValueError(f"these are not the tensors of a template bank; missing or foreign: {wrong}")
         levels = {s: LevelBank(*(tensors[f"level{s}.{field}"] for field in FIELDS)) for s in strides}
-        return cls(levels, tensors["part_valid"])
+        return cls(levels, tensors["part_valid"], likeness)
 
     def to(self, target: torch.device | torch.dtype | str) -> TemplateBank:
         """The same bank on another device or in another floating type."""

@@ -96,6 +96,11 @@ class BankDetector(ABC, Generic[Bank]):
     def __init__(self, settings: DetectorSettings, name: str) -> None:
         self.settings, self.name = settings, name
 
+    @property
+    def title(self) -> str:
+        """What finds, and with which weights, for results and people."""
+        return f"refdet {self.name}"
+
     @abstractmethod
     def onboard(self, templates: Templates, *, require_mask: bool = False) -> Bank:
         """Encode the pictures of one object, once.

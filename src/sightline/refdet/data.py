@@ -6,7 +6,7 @@ it is absent). What cannot be read is a `FileFault` in its sample's place; `coll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -240,6 +240,40 @@ def load_templates(
         >>> load_templates([picture, picture], (32, 32))[0].shape
         torch.Size([2, 3, 32, 32])
     """
+    prepared = []
+    for where, template in _named_templates(source, require_mask):
+        try:
+            prepared.append(prepare_template(template, template_size, margin=margin))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    return torch.stack([each.picture for each in prepared]), torch.stack([each.mask for each in prepared])
+
+
+def open_templates(
+    source: str | Path | Sequence[str | Path | TemplatePicture], *, require_mask: bool = False
+) -> list[TemplatePicture]:
+    """The pictures of one object as they are, with what is known of where in them it is.
+
+    Args:
+        source: a folder with the object's pictures, one file, or a sequence of files and pictures.
+        require_mask: whether a picture without mask and box is refused.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: no pictures, a damaged one, or one without mask where masks are required.
+
+    Example:
+        >>> picture = TemplatePicture(np.full((60, 80, 3), 9, np.uint8))
+        >>> open_templates([picture])[0] is picture
+        True
+    """
+    return [template for _, template in _named_templates(source, require_mask)]
+
+
+def _named_templates(
+    source: str | Path | Sequence[str | Path | TemplatePicture], require_mask: bool
+) -> Iterator[tuple[str, TemplatePicture]]:
+    """Each template, and what it is called in complaints."""
     if isinstance(source, str | Path):
         place = Path(source)
         source = pictures_without_masks(place) if place.is_dir() else [place]
@@ -247,7 +281,6 @@ def load_templates(
             raise ValueError(f"{place}: expected pictures of the object, there are none")
     if not source:
         raise ValueError("templates: expected at least one picture of the object, got none")
-    prepared = []
     for index, each in enumerate(source):
         where = f"templates[{index}]" if isinstance(each, TemplatePicture) else str(each)
         template = each if isinstance(each, TemplatePicture) else read_template(each)
@@ -255,8 +288,4 @@ def load_templates(
             raise ValueError(
                 f"{where}: expected a mask or box of the object beside the picture, there is none"
             )
-        try:
-            prepared.append(prepare_template(template, template_size, margin=margin))
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-    return torch.stack([each.picture for each in prepared]), torch.stack([each.mask for each in prepared])
+        yield where, template

@@ -173,9 +173,9 @@ class ConvNeXtRefDet(nn.Module):
         )
         self.refiner = BoxRefiner(self.late_strides, descriptor_channels) if refine_boxes else None
         self.log_sharpness = nn.Parameter(torch.tensor(2.5))  # of the cosines of the second look
-        # log odds from 1, the logit of the first look, and the evidence of the second, which no training
-        # of the detector by gradients sees; by itself the first look counts alone
-        self.register_buffer("rescoring", torch.tensor([0.0, 1.0, 0.0]))
+        # log odds (second_look.fit_rescoring), which no training of the detector by gradients sees; by itself
+        # the first look counts alone
+        self.register_buffer("rescoring", torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 

@@ -26,7 +26,7 @@ from sightline.geometry.boxes import iou_matrix
 from sightline.nn.late_interaction import Parts
 from sightline.refdet.bank import PER_TEMPLATE, LevelBank, TemplateBank
 from sightline.refdet.detector import ConvNeXtRefDet
-from sightline.refdet.second_look import MARGIN, compare_crops
+from sightline.refdet.second_look import MARGIN, compare_crops, own_likeness
 
 ExportFormat = Literal["onnx", "torchscript", "torch-export"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
@@ -38,6 +38,7 @@ _EXAMPLE_TEMPLATES = 3
 _EXAMPLE_PICTURES = 2
 _EXAMPLE_SIZE = (224, 160)
 _CANDIDATES = 1000
+_FACTORS = ("constant", "usual", "first", "second", "own")
 _SIGMA = 2.0  # of the Gaussian decay
 
 
@@ -50,7 +51,7 @@ class OnboardGraph(nn.Module):
     Example:
         >>> model = ConvNeXtRefDet(8, 4, 8, backbone="nano", detection_stride=8).eval()
         >>> graph = OnboardGraph(model)
-        >>> len(graph(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))) == len(graph.names)
+        >>> len(graph(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))) == len(graph.outputs)
         True
     """
 
@@ -60,16 +61,22 @@ class OnboardGraph(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """The names of the tensors, in order."""
+        """The names of the bank's tensors, in order."""
         names = [field.name for field in fields(LevelBank)]
         return ["part_valid", *(f"level{s}.{name}" for s in self.model.fpn.strides for name in names)]
+
+    @property
+    def outputs(self) -> list[str]:
+        """What it gives, in order: the bank's tensors, and how much the templates are alike."""
+        return [*self.names, "likeness"]
 
     def forward(
         self, templates: Float[Tensor, "n 3 h w"], masks: Float[Tensor, "n h w"]
     ) -> tuple[Tensor, ...]:
-        """The bank's tensors in the order of ``names``."""
-        tensors = self.model.encode_templates(templates, masks).to_tensors()
-        return tuple(tensors[name] for name in self.names)
+        """The bank's tensors and the own likeness, in the order of ``outputs``."""
+        bank = self.model.encode_templates(templates, masks)
+        tensors = bank.to_tensors()
+        return (*(tensors[name] for name in self.names), own_likeness(self.model, bank))
 
 
 class DetectGraph(nn.Module):
@@ -87,9 +94,9 @@ class DetectGraph(nn.Module):
     Example:
         >>> model = ConvNeXtRefDet(8, 4, 8, backbone="nano", detection_stride=8).eval()
         >>> onboard = OnboardGraph(model)
-        >>> bank = onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))
+        >>> *bank, likeness = onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))
         >>> detect = DetectGraph(model, onboard.names, max_detections=5)
-        >>> boxes, scores = detect(torch.rand(2, 3, 64, 96), bank)
+        >>> boxes, scores = detect(torch.rand(2, 3, 64, 96), tuple(bank))
         >>> boxes.shape, scores.shape
         (torch.Size([2, 5, 4]), torch.Size([2, 5]))
     """
@@ -138,7 +145,7 @@ class LookGraph(nn.Module):
     Example:
         >>> model = ConvNeXtRefDet(8, 4, 8, backbone="nano", detection_stride=8).eval()
         >>> onboard, look = OnboardGraph(model), LookGraph(model)
-        >>> bank = dict(zip(onboard.names, onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))))
+        >>> bank = dict(zip(onboard.outputs, onboard(torch.rand(2, 3, 64, 64), torch.ones(2, 64, 64))))
         >>> look(torch.rand(5, 3, 64, 64), tuple(bank[name] for name in look.names)).shape
         torch.Size([5])
     """
@@ -257,7 +264,7 @@ def export_detector(
     templates = torch.rand(_EXAMPLE_TEMPLATES, 3, template_size[1], template_size[0])
     inputs = (templates, torch.ones_like(templates[:, 0]))
     with torch.no_grad():
-        bank = onboard(*inputs)
+        bank = onboard(*inputs)[:-1]
         searched = (torch.rand(_EXAMPLE_PICTURES, 3, _EXAMPLE_SIZE[1], _EXAMPLE_SIZE[0]), bank)
         look = LookGraph(model)
         by_name = dict(zip(onboard.names, bank, strict=True))
@@ -268,7 +275,7 @@ def export_detector(
             _trace(look, looked, paths[2])
         else:
             write = _write_onnx if file_format == "onnx" else _write_program
-            write(onboard, inputs, paths[0], _onboard_shapes(), (["templates", "masks"], onboard.names))
+            write(onboard, inputs, paths[0], _onboard_shapes(), (["templates", "masks"], onboard.outputs))
             names = (["search", *onboard.names], ["boxes", "scores"])
             write(detect, searched, paths[1], _detect_shapes(onboard.names), names)
             names = (["crops", *look.names], look.outputs)
@@ -368,14 +375,15 @@ def _manifest(
         },
         "bank": tensors,
         "outputs": {"boxes": [*boxes, 4], "scores": boxes}
-        | {"evidence": ["crops"]}
+        | {"evidence": ["crops"], "likeness": [1]}
         | ({} if model.refiner is None else {"edges": ["crops", 4]}),
         "second_look": {
             "crop": "the box with the margin on each side, grown to the form of a template, in its size",
             "margin": MARGIN,
             "edges": "x1 y1 x2 y2 of the object in shares of the crop, where there are any",
-            "log_odds": "constant + first * log(score / (1 - score)) + second * evidence",
-            **dict(zip(("constant", "first", "second"), model.rescoring.tolist(), strict=True)),
+            "log_odds": "constant + first * log(score / (1 - score)) + second * evidence + own * "
+            "(likeness - usual), without the last term for a single template",
+            **dict(zip(_FACTORS, model.rescoring.tolist(), strict=True)),
         },
         "boxes": "x1 y1 x2 y2 pixels of the search picture; the centre of its first pixel is (0, 0)",
         "suppression": "matrix" if detect.suppress else "none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sightline.refdet.data import load_templates
 from sightline.refdet.decode import decode_maps
 from sightline.refdet.detector import ConvNeXtRefDet
 from sightline.refdet.framing import grown_to_frame, prepare_search, transform_boxes
-from sightline.refdet.second_look import Looked, look_twice, rescored
+from sightline.refdet.second_look import Looked, look_twice, own_likeness, rescored
 from sightline.refdet.selection import Proposals, without_repeats
 from sightline.refdet.tiling import find_cut, merge_regions, plan_regions
 from sightline.training.processes import require_device
@@ -117,7 +118,9 @@ class ReferenceDetector(BankDetector[TemplateBank]):
         pictures, masks = load_templates(templates, self.settings.template_size, require_mask=require_mask)
         if mirrored:
             pictures, masks = pictures.flip(-1), masks.flip(-1)
-        return self.model.encode_templates(pictures.to(self.device), masks.to(self.device))
+        return self._with_likeness(
+            self.model.encode_templates(pictures.to(self.device), masks.to(self.device))
+        )
 
     def onboard_card(
         self, card: ObjectCard, *, max_templates: int = 42, mirrored: bool = False
@@ -139,7 +142,14 @@ class ReferenceDetector(BankDetector[TemplateBank]):
             return self.onboard(pictures, mirrored=mirrored).to("cpu").to_tensors()
 
         tensors = cached_features(card, key, compute)
-        return TemplateBank.from_tensors(tensors).to(self.device)
+        return self._with_likeness(TemplateBank.from_tensors(tensors).to(self.device))
+
+    @torch.inference_mode()
+    def _with_likeness(self, bank: TemplateBank) -> TemplateBank:
+        """The bank with its own likeness, which those of earlier versions do not keep."""
+        if bank.likeness is not None:
+            return bank
+        return replace(bank, likeness=own_likeness(self.model, bank))
 
     @torch.inference_mode()
     def propose(
@@ -165,16 +175,29 @@ class ReferenceDetector(BankDetector[TemplateBank]):
             The proposals of each bank.
         """
         threshold = self.settings.score_threshold if score_threshold is None else score_threshold
-        if self.settings.second_looks == 0 or bool(self.model.rescoring[2] == 0):
+        if self.settings.second_looks == 0 or bool(self.model.rescoring[3] == 0):
             once = self.look_once(image, banks, score_threshold=threshold, scale=scale, region=region)
             several = len(self.settings.search_scales) > 1
             return [without_repeats(found) for found in once] if several else once
-        once = self.look_once(image, banks, score_threshold=0.0, scale=scale, region=region)
-        twice = [
-            rescored(self.model, self.look_twice(image, found, bank))
-            for found, bank in zip(once, banks, strict=True)
-        ]
+        looked = self.look(image, banks, scale=scale, region=region)
+        twice = [rescored(self.model, places) for places in looked]
         return [found.select(found.scores >= threshold) for found in twice]
+
+    def look(
+        self,
+        image: np.ndarray,
+        banks: Sequence[TemplateBank],
+        *,
+        scale: float = 1.0,
+        region: Float[Tensor, "4"] | None = None,
+    ) -> list[Looked]:
+        """What both looks say of the best places of each object, before it becomes a score."""
+        once = self.look_once(image, banks, score_threshold=0.0, scale=scale, region=region)
+        return [self.look_twice(image, found, bank) for found, bank in zip(once, banks, strict=True)]
+
+    def learn(self, rescoring: Float[Tensor, "5"]) -> None:
+        """Take in how both looks are joined, of :func:`~sightline.refdet.second_look.fit_rescoring`."""
+        self.model.rescoring.copy_(rescoring)
 
     @torch.inference_mode()
     def look_once(

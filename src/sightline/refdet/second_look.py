@@ -2,8 +2,10 @@
 
 The first look sees the whole picture, small, and says where something like the object is. The second sees
 each of these places at the size of the templates and at the picture's own resolution, part by part, and says
-whether it *is* the object. Three numbers, found by a logistic regression on pictures with known truth, join
-both to one probability (:func:`fit_rescoring`); until then the first look counts alone.
+whether it *is* the object. What it finds must be seen beside what the object's own views find in one another:
+those of a plain thing are alike, those of a printed one are not, and evidence that is much for one is little
+for the other. A logistic regression on pictures with known truth joins all three to one probability
+(:func:`fit_rescoring`); until then the first look counts alone.
 """
 
 from __future__ import annotations
@@ -54,11 +56,18 @@ class Looked(NamedTuple):
         boxes: ``(n, 4)`` float64 xyxy pixels of the picture.
         logits: ``(n,)`` log odds of the first look.
         evidence: ``(n,)`` of the second.
+        likeness: ``(n,)`` of the object's templates among themselves (:func:`own_likeness`).
     """
 
     boxes: Float[Tensor, "n 4"]
     logits: Float[Tensor, " n"]
     evidence: Float[Tensor, " n"]
+    likeness: Float[Tensor, " n"]
+
+    @property
+    def columns(self) -> Float[Tensor, "n 3"]:
+        """What :func:`fit_rescoring` weighs."""
+        return torch.stack([self.logits, self.evidence, self.likeness], 1)
 
 
 def crop_regions(boxes: Float[Tensor, "n 4"], template_size: tuple[int, int]) -> Float[Tensor, "n 4"]:
@@ -150,6 +159,29 @@ def compare_crops(
     return Comparison(evidence, edges.unflatten(0, (count, -1)))
 
 
+def own_likeness(model: ConvNeXtRefDet, bank: TemplateBank) -> Float[Tensor, " k"]:
+    """The mean cosine of the templates of each object with one another, summed over the levels.
+
+    Args:
+        model: that made the bank.
+        bank: of k objects.
+
+    Returns:
+        ``(k,)``; 0 for an object of one template, of which nothing can be said.
+    """
+    valid = bank.part_valid[..., 0]
+    pairs = valid[:, :, None] & valid[:, None] & ~torch.eye(valid.shape[1], dtype=torch.bool).to(valid.device)
+    levels = [bank.levels[stride] for stride in model.late_strides]
+    likeness = []
+    for index, others in enumerate(pairs):
+        alike = sum(
+            late_interaction(own.cells[index].float(), own.cell_shares[index], own.cells[index].float())
+            for own in levels
+        )
+        likeness.append((alike * others).sum() / others.sum().clamp_min(1))
+    return torch.stack(likeness)
+
+
 def look_twice(
     model: ConvNeXtRefDet,
     image: UInt8[np.ndarray, "h w 3"],
@@ -180,12 +212,13 @@ def look_twice(
     found = Proposals(_mean_boxes(found, wide), found.scores)
     logits = torch.logit(found.scores.double(), _EDGE)
     if not len(logits):
-        return Looked(found.boxes, logits, logits)
+        return Looked(found.boxes, logits, logits, logits)
     regions = crop_regions(found.boxes, template_size)
     crops = cut_crops(image, regions, template_size).to(bank.part_valid.device)
     evidence, edges = look_again(model, crops, bank)
     boxes = found.boxes if edges is None else _placed(edges[0].cpu().double(), regions)
-    return Looked(boxes, logits, evidence[0].cpu().double())
+    likeness = own_likeness(model, bank) if bank.likeness is None else bank.likeness
+    return Looked(boxes, logits, evidence[0].cpu().double(), likeness.cpu().double().expand(len(logits)))
 
 
 def _placed(edges: Tensor, regions: Tensor) -> Tensor:
@@ -204,6 +237,29 @@ def _mean_boxes(found: Proposals, voters: Proposals) -> Tensor:
     return agree @ voters.boxes / agree.sum(1, keepdim=True) if len(found.scores) else found.boxes
 
 
+def joined_logits(
+    columns: Float[Tensor, "n columns"], rescoring: Float[Tensor, " columns_and_2"]
+) -> Float[Tensor, " n"]:
+    """The log odds of being right that all columns give together.
+
+    Args:
+        columns: ``(n, columns)`` the first look's logits, the second's evidence, the own likeness, and what
+            else there is.
+        rescoring: of :func:`fit_rescoring`.
+
+    Returns:
+        ``(n,)`` float64. A likeness of 0, which nobody knows, counts as the usual one.
+    """
+    values = rescoring.double().cpu()
+    return values[0] + _centred(columns, values[1]) @ values[2:]
+
+
+def _centred(columns: Tensor, usual: Tensor) -> Tensor:
+    likeness = columns[:, 2]
+    away = torch.where(likeness == 0, 0.0, likeness - usual)
+    return torch.cat([columns[:, :2], away[:, None], columns[:, 3:]], 1)
+
+
 def rescored(model: ConvNeXtRefDet, looked: Looked) -> Proposals:
     """Proposals with the probability that both looks give together.
 
@@ -211,44 +267,48 @@ def rescored(model: ConvNeXtRefDet, looked: Looked) -> Proposals:
         model: that knows how to join them.
         looked: the places.
     """
-    bias, first, second = model.rescoring.double().cpu()
-    scores = (bias + first * looked.logits + second * looked.evidence).sigmoid()
+    scores = joined_logits(looked.columns, model.rescoring).sigmoid()
     return Proposals(looked.boxes, matrix_nms(looked.boxes, scores) if len(scores) else scores)
 
 
 def fit_rescoring(
-    logits: Float[Tensor, " n"], evidence: Float[Tensor, " n"], right: Bool[Tensor, " n"]
-) -> Float[Tensor, "3"]:
+    columns: Float[Tensor, "n columns"], right: Bool[Tensor, " n"]
+) -> Float[Tensor, " columns_and_2"]:
     """The logistic regression of being right on what both looks say, by Newton's method.
 
     Args:
-        logits: ``(n,)`` of the first look.
-        evidence: ``(n,)`` of the second.
+        columns: ``(n, columns)`` the first look's logits, the second's evidence, the own likeness, and what
+            else there is.
         right: ``(n,)`` whether the place is the object.
 
     Returns:
-        ``(3,)`` float64: the constant, the factor of the first, and that of the second.
+        ``(columns + 2,)`` float64: the constant, the usual own likeness, and a factor for each column.
 
     Raises:
         ValueError: places that are all right or all wrong.
 
     Example:
-        >>> evidence = torch.tensor([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0]).double()
-        >>> weights = fit_rescoring(torch.zeros(6).double(), evidence, torch.arange(6) >= 3)
-        >>> bool(weights[2] > 0.5)
+        >>> columns = torch.zeros(6, 3).double()
+        >>> columns[:, 1] = torch.tensor([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0])
+        >>> weights = fit_rescoring(columns, torch.arange(6) >= 3)
+        >>> bool(weights[3] > 0.5)
         True
     """
     if bool(right.all()) or not bool(right.any()):
         raise ValueError(
             f"right: expected places of both kinds, got {int(right.sum())} of {len(right)} right"
         )
-    columns = torch.stack([logits.double(), evidence.double()], 1)
+    columns = columns.double()
+    known = columns[:, 2][columns[:, 2] != 0]
+    usual = known.mean() if len(known) else torch.zeros(()).double()
+    columns = _centred(columns, usual)
     mean, std = columns.mean(0), columns.std(0).clamp_min(_EDGE)
     design = torch.cat([torch.ones(len(columns), 1).double(), (columns - mean) / std], 1)
     wanted = right.double()
     # a slight pull to zero, so that places that a line divides do not drive the factors to infinity
-    ridge = _RIDGE * torch.diag(torch.tensor([0.0, 1.0, 1.0]).double())
-    weights = torch.zeros(3).double()
+    ridge = _RIDGE * torch.eye(design.shape[1]).double()
+    ridge[0, 0] = 0
+    weights = torch.zeros(design.shape[1]).double()
     for _ in range(_NEWTON_STEPS):
         odds = (design @ weights).sigmoid()
         gradient = design.T @ (odds - wanted) + ridge @ weights
@@ -258,4 +318,4 @@ def fit_rescoring(
         if float(step.abs().max()) < _EDGE:
             break
     factors = weights[1:] / std
-    return torch.cat([(weights[0] - (factors * mean).sum())[None], factors])
+    return torch.cat([torch.stack([weights[0] - (factors * mean).sum(), usual]), factors])
