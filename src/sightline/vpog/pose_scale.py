@@ -18,7 +18,7 @@ class PoseScale(nn.Module):
 
     Example:
         >>> scale = PoseScale(0.0)
-        >>> float(scale()), [name for name, _ in scale.named_parameters()]
+        >>> scale().item(), [name for name, _ in scale.named_parameters()]
         (1.0, ['log_scale'])
     """
 
